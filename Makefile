@@ -1,0 +1,43 @@
+# Everything a reader, a teacher or CI runs. `make` lists it.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PROFILE ?= quick
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lab lint format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready  ## make .venv with everything pyproject.toml names (minutes, once)
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say PYTHON=python3.11")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+reproduce: setup  ## run every notebook; figures and tables go to figures/$(PROFILE)
+	$(RUN) -m tkmia_utils.pipeline --profile $(PROFILE)
+
+test: setup lint  ## lint, unit tests, then the notebooks in a smoke size
+	$(RUN) -m pytest -q
+
+lab: setup  ## open the notebooks in JupyterLab
+	$(RUN) -m jupyter lab --notebook-dir=notebooks
+
+lint: setup  ## ruff over modules, tests and notebooks; no outputs in notebooks
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m nbstripout --verify notebooks/*.ipynb
+
+format: setup  ## let ruff and nbstripout put right what they can
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+	$(RUN) -m nbstripout notebooks/*.ipynb
+
+clean:  ## remove data sets, victims and runs; the environment and figures stay
+	rm -rf cache runs .pytest_cache .ruff_cache
