@@ -1,0 +1,267 @@
+"""What the owner of a top-k classifier watches: TkAcc, P@k, AP@k, NDCG@k, and the attack's Delta l.
+
+Every ranking measure takes ``(scores, labels, k)`` and returns one float64 value an image, shape
+``(N,)``; the mean over images is the figure a table prints (mAP@k is the mean of AP@k, see
+:func:`average_precision_at_k`).
+
+Ties: among equal scores relevant labels come first, so that a tie is never an attacker's gain; a
+specified label that ties across the k boundary counts as a failed exclusion. Rows without
+relevant labels score 0 in every measure (as scikit-learn does for NDCG). With k > C the missing
+places hold no label: P@k still divides by k, as Eq. (8) prints it.
+"""
+
+import torch
+
+from tkmia_utils.checks import K, check_k, check_mask, check_scores
+from tkmia_utils.topk import in_top_k
+
+
+def _checked(scores: torch.Tensor, labels: torch.Tensor, k: K) -> None:
+    check_scores(scores, finite=True)
+    if scores.ndim != 2:
+        raise ValueError(f"scores: expected shape (N, C), got {tuple(scores.shape)}")
+    check_mask(labels, scores, name="labels")
+    check_k(k, low=1, high=None, rows=scores.shape[:1])
+
+
+def _hits(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """y_[i] of Eq. (8) in float64, ``(N, C)``: is the i-th ranked label relevant, zero past k."""
+    _checked(scores, labels, k)
+    relevant_first = labels.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
+    order = scores.gather(-1, relevant_first).argsort(dim=-1, descending=True, stable=True)
+    ranked = labels.gather(-1, relevant_first).gather(-1, order)
+    places = torch.arange(scores.shape[-1], device=scores.device)
+    return (ranked & (places < _column(k, scores))).double()
+
+
+def _column(k: K, scores: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(k, device=scores.device).reshape(-1, 1)
+
+
+def _attainable(labels: torch.Tensor, k: K) -> torch.Tensor:
+    """N_k = min(k, \\|Y_p\\|) of Eq. (9), ``(N,)``."""
+    return torch.minimum(labels.sum(-1), _column(k, labels).squeeze(-1))
+
+
+def _ratio(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """Part / whole, and 0 where there is nothing to find."""
+    return torch.where(whole > 0, part / whole.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+
+
+def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """Top-k accuracy as the tables use it: the top k holds min(k, |Y_p|) relevant labels.
+
+    This is "Y_p inside the top k" when |Y_p| <= k and "the top k inside Y_p" otherwise. Eq. (7)
+    prints only the first half, which no image with more than k labels can meet: see
+    :func:`topk_accuracy_eq7`.
+
+    Parameters
+    ----------
+    scores : torch.Tensor
+        Floating, shape ``(N, C)``, no NaN.
+    labels : torch.Tensor
+        Bool, shape ``(N, C)``: Y_p.
+    k : int or torch.Tensor
+        k >= 1; one for all rows, or int64 of shape ``(N,)``.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(N,)``, 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes or dtypes, NaN, or k < 1.
+    """
+    hits, attainable = _hits(scores, labels, k).sum(-1), _attainable(labels, k)
+    return ((hits == attainable) & (attainable > 0)).double()
+
+
+def topk_accuracy_eq7(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """Top-k accuracy exactly as Eq. (7) prints it: every relevant label is in the top k.
+
+    Parameters
+    ----------
+    scores, labels, k
+        As for :func:`topk_accuracy`.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(N,)``, 0 or 1; always 0 where |Y_p| > k.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`topk_accuracy`.
+    """
+    hits, relevant = _hits(scores, labels, k).sum(-1), labels.sum(-1)
+    return ((hits == relevant) & (relevant > 0)).double()
+
+
+def precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """Precision at k, Eq. (8): the share of relevant labels among the k highest scores.
+
+    Parameters
+    ----------
+    scores, labels, k
+        As for :func:`topk_accuracy`.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(N,)`` in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As for :func:`topk_accuracy`.
+    """
+    return _hits(scores, labels, k).sum(-1) / _column(k, scores).squeeze(-1)
+
+
+def average_precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """Average precision at k of each image: ``sum_i y_[i] P@i / min(k, |Y_p|)``.
+
+    Eq. (9) prints P@k inside the sum; its text ("averages the top-k precision performance at
+    different recall values") and the reference code mean P@i, the precision at each hit. Eq. (10)
+    prints a mean over classes; the tables' mAP@k is the mean of this over images.
+
+    Parameters
+    ----------
+    scores, labels, k
+        As for :func:`topk_accuracy`.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(N,)`` in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As for :func:`topk_accuracy`.
+    """
+    hits = _hits(scores, labels, k)
+    places = torch.arange(1, hits.shape[-1] + 1, dtype=torch.float64, device=hits.device)
+    return _ratio((hits * hits.cumsum(-1) / places).sum(-1), _attainable(labels, k).double())
+
+
+def ndcg_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """Normalised discounted cumulative gain at k, Eq. (11).
+
+    Parameters
+    ----------
+    scores, labels, k
+        As for :func:`topk_accuracy`.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(N,)`` in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As for :func:`topk_accuracy`.
+    """
+    hits = _hits(scores, labels, k)
+    places = torch.arange(1, hits.shape[-1] + 1, dtype=torch.float64, device=hits.device)
+    discount = 1 / torch.log2(places + 1)
+    ideal = (places <= _attainable(labels, k).unsqueeze(-1)).double() @ discount
+    return _ratio(hits @ discount, ideal)
+
+
+def delta_l(
+    scores: torch.Tensor, specified: torch.Tensor, k: K, *, before: torch.Tensor | None = None
+) -> torch.Tensor:
+    """How many specified labels the attack took out of the top k: \\|S\\| - \\|S'\\| of Eq. (12).
+
+    Parameters
+    ----------
+    scores : torch.Tensor
+        After the attack; floating ``(N, C)``, no NaN.
+    specified : torch.Tensor
+        Bool ``(N, C)``: S.
+    k : int or torch.Tensor
+        1 <= k <= C.
+    before : torch.Tensor, optional
+        Clean scores ``(N, C)``. Given, |S| counts only the specified labels that were in the top
+        k to begin with, so that a label which was never there is no merit of the attack.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(N,)``; its mean is the tables' Delta l.
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes or dtypes, NaN, or k out of range.
+    """
+    check_scores(scores, finite=True)
+    check_mask(specified, scores, name="specified")
+    if before is not None:
+        check_scores(before, name="before", finite=True)
+        specified = specified & in_top_k(before, k)
+    return (specified & ~in_top_k(scores, k)).sum(-1).double()
+
+
+def aper(l2: torch.Tensor, success: torch.Tensor | None = None) -> torch.Tensor:
+    """Average perturbation, Eq. (13): the mean norm over images, or over the successes only.
+
+    Eq. (13) divides by n; the released code averages over successful images. Both are the same
+    where every attack succeeds; a table says which it prints.
+
+    Parameters
+    ----------
+    l2 : torch.Tensor
+        Norms ``(N,)``, in whatever unit the caller reports.
+    success : torch.Tensor, optional
+        Bool ``(N,)``; given, failures are left out.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 scalar; NaN where nothing is left to average.
+
+    Raises
+    ------
+    ValueError
+        Wrong shape or dtype of `success`.
+    """
+    check_scores(l2, name="l2")
+    if success is not None:
+        check_mask(success, l2, name="success")
+        l2 = l2[success]
+    return l2.double().mean()
+
+
+def class_average_precision(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Average precision of each class over all images; its mean is the usual class mAP.
+
+    Table 5 of the paper calls another figure mAP: the mean over *images* of their average
+    precision, which is ``average_precision_at_k(scores, labels, C).mean()``.
+
+    Parameters
+    ----------
+    scores : torch.Tensor
+        Floating, shape ``(N, C)``, no NaN.
+    labels : torch.Tensor
+        Bool, shape ``(N, C)``.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(C,)``; NaN for a class that no image has.
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes or dtypes, or NaN.
+    """
+    _checked(scores, labels, 1)
+    # a class ranks its images as an image ranks its labels
+    precision = average_precision_at_k(scores.T, labels.T, len(scores))
+    return torch.where(labels.any(0), precision, torch.nan)

@@ -1,0 +1,47 @@
+"""The attacks, one file each, behind one small interface the engine drives.
+
+A method owns what the engine need not know: how the optimised variables become an image and how
+they take one step. The engine owns slots, success, limits and results.
+"""
+
+import inspect
+
+from tkmia_utils.methods.base import Method, Pull, Rows, State
+from tkmia_utils.methods.tkmia import TkMIA
+
+METHODS: dict[str, type] = {"tkmia": TkMIA}
+
+__all__ = ["METHODS", "Method", "Pull", "Rows", "State", "build"]
+
+
+def build(method: str | Method, **options: object) -> Method:
+    """Make a method from its name and options; a ready-made method is passed through.
+
+    Parameters
+    ----------
+    method : str or Method
+        A key of :data:`METHODS`, or an object with the interface of :class:`Method`.
+    **options
+        Given to the method's constructor; an option equal to the default is always accepted, so
+        that one call can drive every method.
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    ValueError
+        Unknown name, or an option the method does not have.
+    """
+    if not isinstance(method, str):
+        if options:
+            raise ValueError(f"method: a ready-made method takes no options, got {sorted(options)}")
+        return method
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
+    accepted = inspect.signature(METHODS[method]).parameters
+    unknown = sorted(set(options) - set(accepted))
+    if unknown:
+        raise ValueError(f"{unknown[0]}: method {method!r} takes {sorted(accepted)}, not this")
+    return METHODS[method](**options)

@@ -1,0 +1,103 @@
+"""The queue: what is asked of an attack, checked once and laid out as one row an image."""
+
+import torch
+
+from tkmia_utils.checks import K, check_k, check_mask
+from tkmia_utils.methods import Rows
+
+
+def enqueue(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    specified: torch.Tensor,
+    k: K,
+    **settings: float | torch.Tensor | None,
+) -> Rows:
+    """Lay the arguments of an attack out as rows on the CPU, one setting an image.
+
+    Parameters
+    ----------
+    images, labels, specified, k, **settings
+        As for :func:`tkmia_utils.engine.attack`: ``max_iter``, ``delta``, ``lr``, ``alpha`` and
+        ``momentum``.
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    ValueError
+        Anything of the wrong type, shape, dtype or range; the message begins with its name.
+    """
+    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+        raise ValueError(f"images: expected a float32 torch.Tensor in [0, 1], got {kind}")
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise ValueError(f"images: expected shape (N, 3, H, W), got {tuple(images.shape)}")
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError("images: expected values in [0, 1] without NaN")
+    if not isinstance(labels, torch.Tensor) or labels.ndim != 2 or len(labels) != len(images):
+        got = tuple(labels.shape) if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise ValueError(f"labels: expected shape ({len(images)}, C), got {got}")
+    check_mask(labels, labels, name="labels")
+    check_mask(specified, labels, name="specified")
+    labels, specified = labels.cpu(), specified.cpu()
+    n, classes = labels.shape
+    for bad, name, text in (
+        (~labels.any(-1), "labels", "no relevant label"),
+        (~specified.any(-1), "specified", "no specified label"),
+        ((specified & ~labels).any(-1), "specified", "S reaches outside Y_p"),
+        (
+            ~(labels & ~specified).any(-1),
+            "specified",
+            "no other relevant label (Y_p \\ S is empty)",
+        ),
+    ):
+        if bad.any():
+            raise ValueError(f"{name}: image {int(bad.nonzero()[0])}: {text}")
+    k = k.cpu() if isinstance(k, torch.Tensor) else k
+    check_k(k, low=1, high=classes - 1, rows=labels.shape[:1])
+    size = specified.sum(-1)
+    if settings["delta"] is None:
+        settings["delta"] = size
+    whole = {name: _setting(name, settings[name], n, torch.int64) for name in ("max_iter", "delta")}
+    if (whole["max_iter"] < 0).any():
+        raise ValueError("max_iter: expected an int >= 0")
+    if ((whole["delta"] < 1) | (whole["delta"] > size)).any():
+        raise ValueError("delta: expected 1 <= delta <= |S| for every image")
+    real = {
+        name: _setting(name, settings[name], n, torch.float32)
+        for name in ("lr", "alpha", "momentum")
+    }
+    for name, low, high in (("lr", 0, None), ("alpha", 0, None), ("momentum", 0, 1)):
+        value = real[name]
+        inside = value.isfinite() & (value >= low)
+        if name == "lr":
+            inside &= value > 0
+        if high is not None:
+            inside &= value < high
+        if not inside.all():
+            wanted = {"lr": "> 0", "alpha": ">= 0", "momentum": "in [0, 1)"}[name]
+            raise ValueError(f"{name}: expected a number {wanted}, got {float(value[~inside][0])}")
+    k = torch.as_tensor(k).expand(n).clone()
+    return Rows(
+        labels, specified, k, whole["delta"], whole["max_iter"],
+        real["lr"], real["alpha"], real["momentum"],
+    )  # fmt: skip
+
+
+def _setting(name: str, value: object, n: int, dtype: torch.dtype) -> torch.Tensor:
+    """One value an image, from one for all or one each."""
+    kinds = (int,) if dtype == torch.int64 else (int, float)
+    if isinstance(value, torch.Tensor):
+        if value.shape not in ((), (n,)) or (
+            dtype == torch.int64 and (value.is_floating_point() or value.dtype == torch.bool)
+        ):
+            raise ValueError(f"{name}: expected one value an image, shape ({n},), of type {dtype}")
+        return value.detach().cpu().to(dtype).expand(n).clone()
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ValueError(
+            f"{name}: expected {' or '.join(t.__name__ for t in kinds)}, got {value!r}"
+        )
+    return torch.full((n,), value, dtype=dtype)
