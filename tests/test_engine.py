@@ -1,11 +1,12 @@
 """Promises of the attack and its engine."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import LinearConstraint, minimize
 from torch import nn
 
 from tkmia_utils import AttackResult, attack
@@ -55,7 +56,7 @@ def minimal_norm(model, image, specified: int, k: int) -> float:
         gap = clean[list(above)] - clean[specified]
         found = minimize(
             lambda d: d @ d, np.linalg.lstsq(a, -gap, rcond=None)[0], jac=lambda d: 2 * d,
-            constraints={"type": "ineq", "fun": lambda d, a=a, g=gap: a @ d + g, "jac": lambda d, a=a: a},
+            constraints=LinearConstraint(a, lb=-gap),
             method="SLSQP",
         )  # fmt: skip
         if found.success:
@@ -228,7 +229,7 @@ def test_model_and_random_state_are_left_as_they_were():
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model[0].weight.grad = torch.ones_like(model[0].weight)
     flags = [p.requires_grad for p in model.parameters()]
-    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    torch_state, python_state = torch.random.get_rng_state(), random.getstate()
     images, labels, specified = task(model, 3, k=3, m=2, side=16, classes=10)
     given = images.clone()
     attack(model, images, labels, specified, 3, lr=0.05)
@@ -238,7 +239,7 @@ def test_model_and_random_state_are_left_as_they_were():
     assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
     assert all(p.grad is None for p in list(model.parameters())[1:])
     assert torch.equal(torch.random.get_rng_state(), torch_state)
-    assert (np.random.get_state()[1] == numpy_state).all()
+    assert random.getstate() == python_state
 
 
 def test_weights_get_no_gradient_and_frozen_weights_do_as_well():

@@ -54,7 +54,8 @@ class AttackResult:
     l2 : torch.Tensor
         float32 ``(N,)``: norm of the perturbation over pixels in [0, 1].
     l2_paper : torch.Tensor
-        float32 ``(N,)``: the same in the paper's [-1, 1] pixels, twice as large.
+        float32 ``(N,)``: the same in the paper's [-1, 1] pixels, twice as large (but see
+        :class:`tkmia_utils.methods.tkmia.ReleasedTkMIA`, which reports its norm before a tanh).
     clean_logits, adversarial_logits : torch.Tensor
         float32 ``(N, C)``.
     reasons : tuple of str
@@ -110,7 +111,7 @@ def attack(
     k : int or torch.Tensor
         1 <= k <= C - 1; like the following arguments one for all, or a tensor with one an image.
     method : str or Method
-        "tkmia", or another key of :data:`tkmia_utils.methods.METHODS`.
+        "tkmia", "tkml_ap_u", "ml_cw_u", "kfool" or "gmla" (:mod:`tkmia_utils.methods`).
     max_iter : int or torch.Tensor
         Most steps; no schedule depends on it.
     lr, alpha, momentum : float or torch.Tensor
@@ -118,8 +119,8 @@ def attack(
     delta : int or torch.Tensor, optional
         How many of S must be out of the top k for success, 1 <= delta <= |S|; default |S|.
     slots : int, optional
-        Batch size B of the engine, default min(N, 16), on CUDA min(N, 64). At a fixed B results are equal to the bit
-        whatever the order and the neighbours; a short queue is padded to B.
+        Batch size B of the engine, default min(N, 16), on CUDA min(N, 64). At a fixed B results
+        are equal to the bit whatever the order and the neighbours; a short queue is padded to B.
     check_every : int
         Ask the device for finished images only every so many iterations; changes no result.
     device : str or torch.device
@@ -129,7 +130,7 @@ def attack(
     progress : bool
         Show a progress bar.
     **options
-        Options of the method, for instance ``scores="sigmoid"``.
+        Options of the method, for instance ``scores="sigmoid"`` or ``variant="paper"``.
 
     Returns
     -------
@@ -139,7 +140,7 @@ def attack(
     ------
     ValueError
         An argument of the wrong type, shape, dtype or range, NaN, a model in training mode, S not
-        inside Y_p, an empty Y_p \\ S: the message begins with the argument's name.
+        inside Y_p, an empty Y_p∖S: the message begins with the argument's name.
     """
     place = _device(model, device)
     queue = enqueue(
@@ -184,6 +185,7 @@ class _Run:
         self.out = {
             "adversarial": torch.empty_like(images, dtype=torch.float32, device="cpu"),
             "status": torch.zeros(n, dtype=torch.int64),
+            "l2_paper": torch.zeros(n),
             "iterations": torch.zeros(n, dtype=torch.int64),
             "clean_logits": torch.full((n, classes), torch.nan),
             "adversarial_logits": torch.full((n, classes), torch.nan),
@@ -235,7 +237,7 @@ class _Run:
         running = self.status == RUNNING
         finite = torch.ones_like(running)
         for value in stepped.values():
-            finite &= value.flatten(1).isfinite().all(1)
+            finite &= value.reshape(len(value), -1).isfinite().all(1)
         self.status = torch.where(running & ~finite, BAD_GRADIENT, self.status)
         running &= finite
         self.state = {key: _where(running, stepped[key], old) for key, old in self.state.items()}
@@ -258,7 +260,9 @@ class _Run:
             return 0
         who, at = self.who[slots], slots.to(self.device)
         state = {key: value[at] for key, value in self.state.items()}
-        self.out["adversarial"][who] = self.method.image(self.clean[at], state).cpu()
+        adversarial = self.method.image(self.clean[at], state)
+        self.out["adversarial"][who] = adversarial.cpu()
+        self.out["l2_paper"][who] = self.method.norm(self.clean[at], adversarial, state).cpu()
         self.out["status"][who] = self.status[at].cpu()
         self.out["iterations"][who] = self.iteration[at].cpu()
         self.out["clean_logits"][who] = self.clean_logits[at].cpu()
@@ -279,7 +283,8 @@ class _Run:
         self.who[slots] = who
         at = slots.to(self.device)
         self.clean[at] = self.images[who].to(self.device, torch.float32)
-        for new, field in zip(_values(_take(self.queue, who, self.device)), _values(self.rows)):
+        entering = _values(_take(self.queue, who, self.device))
+        for field, new in zip(_values(self.rows), entering, strict=True):
             field[at] = new
         for key, new in self.method.begin(self.clean[at]).items():
             self.state[key][at] = new
@@ -310,7 +315,7 @@ class _Run:
             success=out["status"] == SUCCESS,
             iterations=out["iterations"],
             l2=l2,
-            l2_paper=2 * l2,
+            l2_paper=out["l2_paper"],
             clean_logits=out["clean_logits"],
             adversarial_logits=out["adversarial_logits"],
             reasons=tuple(REASONS[code] for code in out["status"].tolist()),
@@ -319,11 +324,12 @@ class _Run:
 
 
 def _values(rows: Rows) -> list[torch.Tensor]:
-    return [getattr(rows, field.name) for field in fields(rows)]
+    """Every field that has one entry a row."""
+    return [getattr(rows, field.name) for field in fields(rows) if field.name != "most"]
 
 
 def _take(rows: Rows, index: torch.Tensor, device: torch.device) -> Rows:
-    return Rows(*(value[index].to(device) for value in _values(rows)))
+    return Rows(*(value[index].to(device) for value in _values(rows)), most=rows.most)
 
 
 def _where(rows: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ def _checked(
             if (specified & ~labels).any():
                 raise ValueError("specified: S must lie inside Y_p, but a row specifies more")
             if not (labels & ~specified).any(-1).all():
-                raise ValueError("specified: a row leaves no other relevant label (Y_p \\ S empty)")
+                raise ValueError("specified: a row leaves no other relevant label (Y_p∖S empty)")
 
 
 def highest(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -50,7 +50,7 @@ def tkmia(
 ) -> torch.Tensor:
     """TkMIA's objective, Eq. (6) at its optimal lambdas, without the norm.
 
-    ``max_S f - mean(lowest c-k) + mean(top k) - min_{Y_p \\ S} f``: the best specified label goes
+    ``max_S f - mean(lowest c-k) + mean(top k) - min_{Y_p∖S} f``: the best specified label goes
     down against the many, and the worst other relevant label comes up against the top k.
 
     Parameters
@@ -91,7 +91,8 @@ def tkmia_eq6(
 ) -> torch.Tensor:
     """TkMIA's objective as Eq. (6) prints it, with explicit lambdas and without the norm.
 
-    ``lam1 + 1/(c-k) sum_i [max_S f - f_i - lam1]_+ + lam2 + 1/k sum_j [f_j - min_{Y_p\\S} f - lam2]_+``
+    ``lam1 + 1/(c-k) sum_i [max_S f - f_i - lam1]_+
+    + lam2 + 1/k sum_j [f_j - min_{Y_p∖S} f - lam2]_+``
 
     Parameters
     ----------
@@ -109,13 +110,18 @@ def tkmia_eq6(
     Raises
     ------
     ValueError
-        As for :func:`tkmia`.
+        As for :func:`tkmia`, or a lambda that is neither one nor one a row.
     """
     _checked(scores, labels, k, specified)
     c = scores.shape[-1]
     lam1, lam2 = (
         torch.as_tensor(v, dtype=scores.dtype, device=scores.device) for v in (lam1, lam2)
     )
+    for name, lam in (("lam1", lam1), ("lam2", lam2)):
+        if lam.shape not in ((), scores.shape[:1]):
+            raise ValueError(
+                f"{name}: expected one, or one a row ({len(scores)},), got {tuple(lam.shape)}"
+            )
     above = highest(scores, specified).unsqueeze(-1) - scores
     below = scores - lowest(scores, labels & ~specified).unsqueeze(-1)
     exclusion = lam1 + (above - lam1.unsqueeze(-1)).clamp_min(0).sum(-1) / (c - k)
@@ -200,3 +206,110 @@ def tkmia_gradient(
         + _split_means(scores, k, top=1.0)
         - _one_hot(scores, labels & ~specified, largest=False)
     )
+
+
+def tkmia_eq6_gradients(
+    scores: torch.Tensor,
+    labels: torch.Tensor,
+    specified: torch.Tensor,
+    k: K,
+    lam1: torch.Tensor,
+    lam2: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of :func:`tkmia_eq6` with respect to the scores, lam1 and lam2.
+
+    Nothing is checked: the attack has checked its arguments once.
+
+    Parameters
+    ----------
+    scores, labels, specified, k
+        As for :func:`tkmia`.
+    lam1, lam2 : torch.Tensor
+        ``(N,)``.
+
+    Returns
+    -------
+    scores_gradient, lam1_gradient, lam2_gradient : torch.Tensor
+        ``(N, C)``, ``(N,)`` and ``(N,)``.
+    """
+    scores, others = scores.detach(), labels & ~specified
+    k = torch.as_tensor(k, device=scores.device).to(scores.dtype).expand(len(scores)).unsqueeze(-1)
+    above = highest(scores, specified).unsqueeze(-1) - scores
+    below = scores - lowest(scores, others).unsqueeze(-1)
+    first = (above > lam1.unsqueeze(-1)) / (scores.shape[-1] - k)
+    second = (below > lam2.unsqueeze(-1)) / k
+    gradient = (
+        first.sum(-1, keepdim=True) * _one_hot(scores, specified, largest=True)
+        - first
+        + second
+        - second.sum(-1, keepdim=True) * _one_hot(scores, others, largest=False)
+    )
+    return gradient, 1 - first.sum(-1), 1 - second.sum(-1)
+
+
+def tkml_ap_u(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """TkML-AP-U's objective (Hu et al., 2021): ``max_{Y_p} f - mean(lowest c-k)``.
+
+    Parameters
+    ----------
+    scores, labels, k
+        As for :func:`tkmia`.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(N,)``.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`tkmia`.
+    """
+    _checked(scores, labels, k)
+    return highest(scores, labels) - average_bottom_k(scores, scores.shape[-1] - k)
+
+
+def tkml_ap_u_gradient(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """Gradient of :func:`tkml_ap_u` with respect to the scores, ``(N, C)``; nothing is checked."""
+    scores = scores.detach()
+    return _one_hot(scores, labels, largest=True) + _split_means(scores, k, top=0.0)
+
+
+def ml_cw_u(
+    scores: torch.Tensor, labels: torch.Tensor, *, form: str = "untargeted"
+) -> torch.Tensor:
+    """ML-CW-U's objective: ``[max_{Y_p} f - min_{not Y_p} f]_+``, or as appendix B.2 prints it.
+
+    Parameters
+    ----------
+    scores, labels
+        As for :func:`tkmia`.
+    form : {"untargeted", "printed"}
+        "printed" is ``[max_{not Y_p} f - min_{Y_p} f]_+``, whose descent raises relevant labels.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(N,)``.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`tkmia`, or an unknown form.
+    """
+    _checked(scores, labels, 1)
+    if form not in ("untargeted", "printed"):
+        raise ValueError(f"form: expected 'untargeted' or 'printed', got {form!r}")
+    down = labels if form == "untargeted" else ~labels
+    return (highest(scores, down) - lowest(scores, ~down)).clamp_min(0)
+
+
+def ml_cw_u_gradient(
+    scores: torch.Tensor, labels: torch.Tensor, *, form: str = "untargeted"
+) -> torch.Tensor:
+    """Gradient of :func:`ml_cw_u` with respect to the scores, ``(N, C)``; nothing is checked."""
+    scores = scores.detach()
+    down = labels if form == "untargeted" else ~labels
+    active = (highest(scores, down) > lowest(scores, ~down)).unsqueeze(-1)
+    margin = _one_hot(scores, down, largest=True) - _one_hot(scores, ~down, largest=False)
+    return torch.where(active, margin, 0.0)

@@ -4,10 +4,11 @@ Every ranking measure takes ``(scores, labels, k)`` and returns one float64 valu
 ``(N,)``; the mean over images is the figure a table prints (mAP@k is the mean of AP@k, see
 :func:`average_precision_at_k`).
 
-Ties: among equal scores relevant labels come first, so that a tie is never an attacker's gain; a
-specified label that ties across the k boundary counts as a failed exclusion. Rows without
-relevant labels score 0 in every measure (as scikit-learn does for NDCG). With k > C the missing
-places hold no label: P@k still divides by k, as Eq. (8) prints it.
+Ties: among equal scores relevant labels come first. This is the rule of
+:func:`tkmia_utils.topk.in_top_k`, where a tie counts for the label: a specified label that ties
+across the k boundary is still in the top k, and counts as a failed exclusion. Rows without relevant
+labels score 0 in every measure (as scikit-learn does for NDCG). With k > C the missing places hold
+no label: P@k still divides by k, as Eq. (8) prints it.
 """
 
 import torch
@@ -16,11 +17,11 @@ from tkmia_utils.checks import K, check_k, check_mask, check_scores
 from tkmia_utils.topk import in_top_k
 
 
-def _checked(scores: torch.Tensor, labels: torch.Tensor, k: K) -> None:
+def _checked(scores: torch.Tensor, labels: torch.Tensor, k: K, *, name: str = "labels") -> None:
     check_scores(scores, finite=True)
     if scores.ndim != 2:
         raise ValueError(f"scores: expected shape (N, C), got {tuple(scores.shape)}")
-    check_mask(labels, scores, name="labels")
+    check_mask(labels, scores, name=name)
     check_k(k, low=1, high=None, rows=scores.shape[:1])
 
 
@@ -39,7 +40,7 @@ def _column(k: K, scores: torch.Tensor) -> torch.Tensor:
 
 
 def _attainable(labels: torch.Tensor, k: K) -> torch.Tensor:
-    """N_k = min(k, \\|Y_p\\|) of Eq. (9), ``(N,)``."""
+    """N_k = min(k, |Y_p|) of Eq. (9), ``(N,)``."""
     return torch.minimum(labels.sum(-1), _column(k, labels).squeeze(-1))
 
 
@@ -176,7 +177,7 @@ def ndcg_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
 def delta_l(
     scores: torch.Tensor, specified: torch.Tensor, k: K, *, before: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """How many specified labels the attack took out of the top k: \\|S\\| - \\|S'\\| of Eq. (12).
+    """How many specified labels the attack took out of the top k: |S| - |S'| of Eq. (12).
 
     Parameters
     ----------
@@ -185,7 +186,7 @@ def delta_l(
     specified : torch.Tensor
         Bool ``(N, C)``: S.
     k : int or torch.Tensor
-        1 <= k <= C.
+        1 <= k <= C; one for all rows, or int64 of shape ``(N,)``.
     before : torch.Tensor, optional
         Clean scores ``(N, C)``. Given, |S| counts only the specified labels that were in the top
         k to begin with, so that a label which was never there is no merit of the attack.
@@ -200,10 +201,13 @@ def delta_l(
     ValueError
         Wrong shapes or dtypes, NaN, or k out of range.
     """
-    check_scores(scores, finite=True)
-    check_mask(specified, scores, name="specified")
+    _checked(scores, specified, k, name="specified")
     if before is not None:
         check_scores(before, name="before", finite=True)
+        if before.shape != scores.shape:
+            raise ValueError(
+                f"before: expected shape {tuple(scores.shape)}, got {tuple(before.shape)}"
+            )
         specified = specified & in_top_k(before, k)
     return (specified & ~in_top_k(scores, k)).sum(-1).double()
 
@@ -217,7 +221,7 @@ def aper(l2: torch.Tensor, success: torch.Tensor | None = None) -> torch.Tensor:
     Parameters
     ----------
     l2 : torch.Tensor
-        Norms ``(N,)``, in whatever unit the caller reports.
+        Norms ``(N,)``, no NaN, in whatever unit the caller reports.
     success : torch.Tensor, optional
         Bool ``(N,)``; given, failures are left out.
 
@@ -229,9 +233,11 @@ def aper(l2: torch.Tensor, success: torch.Tensor | None = None) -> torch.Tensor:
     Raises
     ------
     ValueError
-        Wrong shape or dtype of `success`.
+        Wrong shape or dtype, or NaN.
     """
-    check_scores(l2, name="l2")
+    check_scores(l2, name="l2", finite=True)
+    if l2.ndim != 1:
+        raise ValueError(f"l2: expected shape (N,), got {tuple(l2.shape)}")
     if success is not None:
         check_mask(success, l2, name="success")
         l2 = l2[success]
@@ -243,6 +249,9 @@ def class_average_precision(scores: torch.Tensor, labels: torch.Tensor) -> torch
 
     Table 5 of the paper calls another figure mAP: the mean over *images* of their average
     precision, which is ``average_precision_at_k(scores, labels, C).mean()``.
+
+    Ties: images of equal score share one threshold, as in scikit-learn. With relevant images first,
+    a victim that gives every image the same scores would be perfect.
 
     Parameters
     ----------
@@ -262,6 +271,9 @@ def class_average_precision(scores: torch.Tensor, labels: torch.Tensor) -> torch
         Wrong shapes or dtypes, or NaN.
     """
     _checked(scores, labels, 1)
-    # a class ranks its images as an image ranks its labels
-    precision = average_precision_at_k(scores.T, labels.T, len(scores))
-    return torch.where(labels.any(0), precision, torch.nan)
+    order, images = scores.T.sort(dim=-1, descending=True)
+    found = labels.T.gather(-1, images).double()
+    # how many images score at least as much: the last place of each group of ties
+    seen = len(scores) - torch.searchsorted(order.flip(-1).contiguous(), order.contiguous())
+    precision = found.cumsum(-1).gather(-1, seen - 1) / seen
+    return (found * precision).sum(-1) / labels.sum(0)

@@ -51,7 +51,7 @@ def enqueue(
         (
             ~(labels & ~specified).any(-1),
             "specified",
-            "no other relevant label (Y_p \\ S is empty)",
+            "no other relevant label (Y_p∖S is empty)",
         ),
     ):
         if bad.any():
@@ -83,7 +83,7 @@ def enqueue(
     k = torch.as_tensor(k).expand(n).clone()
     return Rows(
         labels, specified, k, whole["delta"], whole["max_iter"],
-        real["lr"], real["alpha"], real["momentum"],
+        real["lr"], real["alpha"], real["momentum"], most=int(k.max()),
     )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ rest on it; it is the default (``rule="released"``), the paper's text is ``rule=
 """
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -37,7 +39,15 @@ class Selection:
     eligible: torch.Tensor
 
     def first(self, n: int) -> torch.Tensor:
-        """Positions of the first n eligible images, in data set order, int64."""
+        """Positions of the first n eligible images, in data set order, int64.
+
+        Raises
+        ------
+        ValueError
+            n < 0, which would count from the end.
+        """
+        if n < 0:
+            raise ValueError(f"n: expected n >= 0, got {n}")
         return self.eligible.nonzero().flatten()[:n]
 
 
@@ -45,6 +55,14 @@ def _check_labels(labels: torch.Tensor) -> None:
     check_mask(labels, labels, name="labels")
     if labels.ndim != 2:
         raise ValueError(f"labels: expected shape (N, C), got {tuple(labels.shape)}")
+
+
+def _check_clean(clean_scores: torch.Tensor, labels: torch.Tensor) -> None:
+    check_scores(clean_scores, name="clean_scores", finite=True)
+    if clean_scores.shape != labels.shape:
+        raise ValueError(
+            f"clean_scores: expected shape {tuple(labels.shape)}, got {tuple(clean_scores.shape)}"
+        )
 
 
 def eligible(
@@ -76,7 +94,7 @@ def eligible(
     Raises
     ------
     ValueError
-        Wrong shapes or dtypes, k out of range, or S outside Y_p.
+        Wrong shapes or dtypes, NaN, k out of range, or S outside Y_p.
     """
     _check_labels(labels)
     check_mask(specified, labels, name="specified")
@@ -86,7 +104,7 @@ def eligible(
     size = specified.sum(-1)
     mask = (size > 0) & (labels.sum(-1) >= size + torch.as_tensor(k, device=labels.device))
     if clean_scores is not None:
-        check_scores(clean_scores, name="clean_scores", finite=True)
+        _check_clean(clean_scores, labels)
         mask &= (specified & in_top_k(clean_scores, k)).any(-1)
     return mask
 
@@ -103,11 +121,7 @@ def _candidates(
         return None
     if clean_scores is None:
         raise ValueError('clean_scores: rule="released" looks at the clean top k, so it needs them')
-    check_scores(clean_scores, name="clean_scores", finite=True)
-    if clean_scores.shape != labels.shape:
-        raise ValueError(
-            f"clean_scores: expected shape {tuple(labels.shape)}, got {tuple(clean_scores.shape)}"
-        )
+    _check_clean(clean_scores, labels)
     return clean_scores
 
 
@@ -144,7 +158,12 @@ def global_selection(
         Empty or out-of-range `members`, wrong shapes or dtypes, an unknown rule.
     """
     clean_scores = _candidates(labels, k, clean_scores, rule)
-    members = [int(m) for m in members]
+    try:
+        members = [operator.index(m) for m in members]
+    except TypeError:
+        raise ValueError(
+            f"members: expected a sequence of class indices, got {members!r}"
+        ) from None
     if not members or min(members) < 0 or max(members) >= labels.shape[-1]:
         raise ValueError(
             f"members: expected class indices in [0, {labels.shape[-1]}), got {members}"
@@ -195,11 +214,16 @@ def random_selection(
     Raises
     ------
     ValueError
-        m outside [1, k], a wrong number of ids, wrong shapes or dtypes, an unknown rule.
+        m outside [1, k], a wrong number of ids, a seed that is no integer, wrong shapes or dtypes,
+        an unknown rule.
     """
+    if not isinstance(k, int):
+        raise ValueError(f"k: expected an int, got {type(k).__name__}")
     clean_scores = _candidates(labels, k, clean_scores, rule)
     if isinstance(m, bool) or not isinstance(m, int) or not 1 <= m <= k:
         raise ValueError(f"m: expected 1 <= m <= k = {k}, got {m}")
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise ValueError(f"seed: expected an integer, got {seed!r}")  # 1 and 1.0 would differ
     if len(ids) != len(labels):
         raise ValueError(f"ids: expected {len(labels)} image ids, got {len(ids)}")
     pool = labels if clean_scores is None else labels & in_top_k(clean_scores, k)
@@ -207,12 +231,11 @@ def random_selection(
     for row, (candidates, image_id) in enumerate(zip(pool.cpu().numpy(), ids, strict=True)):
         found = np.flatnonzero(candidates)
         if len(found) >= m:
-            chosen = generator(seed, image_id).permutation(found)[:m]
+            chosen = sorted(found, key=lambda label: _lot(seed, image_id, label))[:m]
             specified[row, torch.as_tensor(chosen, device=labels.device)] = True
     return Selection(specified, eligible(labels, specified, k))
 
 
-def generator(seed: int, image_id: str) -> np.random.Generator:
-    """Random generator of one image: a function of (seed, image id) alone."""
-    digest = hashlib.sha256(f"{seed}\x00{image_id}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+def _lot(seed: int, image_id: str, label: int) -> bytes:
+    """A label's place in the draw: a hash, so that no library's random stream can change it."""
+    return hashlib.sha256(f"{seed}\x00{image_id}\x00{label}".encode()).digest()

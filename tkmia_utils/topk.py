@@ -192,11 +192,18 @@ def lemma_objective(scores: torch.Tensor, k: K, lam: torch.Tensor | float) -> to
     Raises
     ------
     ValueError
-        `scores` not floating, or k out of range.
+        `scores` not floating, k out of range, or `lam` of a shape that does not broadcast.
     """
     check_scores(scores)
     check_k(k, low=0, high=scores.shape[-1], rows=scores.shape[:-1])
     lam = torch.as_tensor(lam, dtype=scores.dtype, device=scores.device)
+    try:
+        torch.broadcast_shapes(lam.shape, scores.shape[:-1])
+    except RuntimeError:
+        raise ValueError(
+            f"lam: expected a shape that fits the rows {tuple(scores.shape[:-1])}, "
+            f"got {tuple(lam.shape)}"
+        ) from None
     return k * lam + (scores - lam.unsqueeze(-1)).clamp_min(0).sum(-1)
 
 

@@ -5,11 +5,22 @@ they take one step. The engine owns slots, success, limits and results.
 """
 
 import inspect
+from collections.abc import Callable
 
 from tkmia_utils.methods.base import Method, Pull, Rows, State
-from tkmia_utils.methods.tkmia import TkMIA
+from tkmia_utils.methods.gmla import GMLA
+from tkmia_utils.methods.kfool import KFool
+from tkmia_utils.methods.ml_cw_u import MLCWU
+from tkmia_utils.methods.tkmia import tkmia
+from tkmia_utils.methods.tkml_ap_u import TkMLAPU
 
-METHODS: dict[str, type] = {"tkmia": TkMIA}
+METHODS: dict[str, Callable[..., Method]] = {
+    "tkmia": tkmia,
+    "tkml_ap_u": TkMLAPU,
+    "ml_cw_u": MLCWU,
+    "kfool": KFool,
+    "gmla": GMLA,
+}
 
 __all__ = ["METHODS", "Method", "Pull", "Rows", "State", "build"]
 
@@ -22,8 +33,7 @@ def build(method: str | Method, **options: object) -> Method:
     method : str or Method
         A key of :data:`METHODS`, or an object with the interface of :class:`Method`.
     **options
-        Given to the method's constructor; an option equal to the default is always accepted, so
-        that one call can drive every method.
+        Given to the method's constructor.
 
     Returns
     -------

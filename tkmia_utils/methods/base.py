@@ -1,13 +1,19 @@
 """What every attack shares: the rows it is given, and momentum descent in the paper's units."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 State = dict[str, torch.Tensor]
-Pull = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Pull(Protocol):
+    """Vector-Jacobian product of the model: ``(B, C) -> (B, 3, H, W)``, in [0, 1] pixels."""
+
+    def __call__(self, v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
+        """Pull `v` back to the image; `keep` the graph for another call."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Rows:
         int64 ``(B,)``: the k of the top k, how many of S must be excluded, most iterations.
     lr, alpha, momentum : torch.Tensor
         float32 ``(B,)``, in the paper's [-1, 1] pixel coordinates.
+    most : int
+        The largest k of the whole queue, so that shapes can stay constant.
     """
 
     labels: torch.Tensor
@@ -32,6 +40,7 @@ class Rows:
     lr: torch.Tensor
     alpha: torch.Tensor
     momentum: torch.Tensor
+    most: int
 
 
 class Method(Protocol):
@@ -49,6 +58,10 @@ class Method(Protocol):
         """Adversarial images ``(B, 3, H, W)`` in [0, 1] that the state stands for."""
         ...
 
+    def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
+        """L2 norm the method reports, ``(B,)``, in the paper's [-1, 1] pixels."""
+        ...
+
     def step(
         self,
         images: torch.Tensor,
@@ -60,8 +73,7 @@ class Method(Protocol):
     ) -> State:
         """State after one iteration.
 
-        `logits` ``(B, C)`` belong to :meth:`image` of `state`; ``pull(v)`` is the vector-Jacobian
-        product of the model at that image, ``(B, C) -> (B, 3, H, W)``, in [0, 1] pixels.
+        `logits` ``(B, C)`` and `pull` belong to :meth:`image` of `state`.
         """
         ...
 
@@ -71,18 +83,28 @@ def column(value: torch.Tensor) -> torch.Tensor:
     return value.reshape(-1, 1, 1, 1)
 
 
+def check_scores_option(scores: str) -> str:
+    """Refuse anything but "logits" and "sigmoid"."""
+    if scores not in ("logits", "sigmoid"):
+        raise ValueError(f"scores: expected 'logits' or 'sigmoid', got {scores!r}")
+    return scores
+
+
 class PixelDescent:
     """Momentum descent on ``x + eps`` in the paper's coordinates, kept in the pixel box.
 
     The state is eps and its velocity in [-1, 1] pixel units, in which lr and alpha have the
     paper's meaning: ``alpha/2 ||eps||^2`` is part of the objective, and [0, 1] pixels are
-    ``x + eps / 2``. Subclasses give :meth:`score_gradient`.
+    ``x + eps / 2``. Subclasses give :meth:`score_gradient`, or :meth:`loss_gradient` itself.
+
+    Parameters
+    ----------
+    scores : {"logits", "sigmoid"}
+        What f is: the model's logits, or their sigmoid as in the paper.
     """
 
     def __init__(self, *, scores: str = "logits") -> None:
-        if scores not in ("logits", "sigmoid"):
-            raise ValueError(f"scores: expected 'logits' or 'sigmoid', got {scores!r}")
-        self.scores = scores
+        self.scores = check_scores_option(scores)
 
     def begin(self, images: torch.Tensor) -> State:
         """Start from eps = 0 at rest."""
@@ -92,20 +114,29 @@ class PixelDescent:
         """``x + eps``, in [0, 1]; the clean image itself, to the bit, at eps = 0."""
         return (images + state["eps"] / 2).clamp(0, 1)
 
+    def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
+        """Distance of the adversarial image from the clean one."""
+        return 2 * (adversarial - images).flatten(1).norm(dim=1)
+
     def score_gradient(
-        self, scores: torch.Tensor, clean_scores: torch.Tensor, rows: Rows
+        self, scores: torch.Tensor, clean_scores: torch.Tensor, rows: Rows, state: State
     ) -> torch.Tensor:
         """Gradient of the attack's loss with respect to the scores, ``(B, C)``."""
         raise NotImplementedError
 
     def loss_gradient(
-        self, logits: torch.Tensor, clean_logits: torch.Tensor, pull: Pull, rows: Rows
+        self,
+        logits: torch.Tensor,
+        clean_logits: torch.Tensor,
+        pull: Pull,
+        rows: Rows,
+        state: State,
     ) -> torch.Tensor:
         """Gradient of the attack's loss with respect to the [0, 1] pixels."""
         if self.scores == "logits":
-            return pull(self.score_gradient(logits, clean_logits, rows))
+            return pull(self.score_gradient(logits, clean_logits, rows, state))
         scores = logits.sigmoid()
-        gradient = self.score_gradient(scores, clean_logits.sigmoid(), rows)
+        gradient = self.score_gradient(scores, clean_logits.sigmoid(), rows, state)
         return pull(gradient * scores * (1 - scores))
 
     def step(
@@ -118,8 +149,15 @@ class PixelDescent:
         state: State,
     ) -> State:
         """One step of SGD with momentum and weight decay alpha, then back into the box."""
-        gradient = self.loss_gradient(logits, clean_logits, pull, rows) / 2
-        eps, velocity = state["eps"], state["velocity"]
-        velocity = column(rows.momentum) * velocity + gradient + column(rows.alpha) * eps
-        eps = eps - column(rows.lr) * velocity
+        # [0, 1] pixels are x + eps / 2, hence the half
+        gradient = self.loss_gradient(logits, clean_logits, pull, rows, state) / 2
+        eps, velocity = descend(state["eps"], state["velocity"], gradient, rows)
         return {"eps": 2 * ((images + eps / 2).clamp(0, 1) - images), "velocity": velocity}
+
+
+def descend(
+    variable: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, rows: Rows
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """SGD with momentum; alpha/2 of the squared norm belongs to the objective."""
+    velocity = column(rows.momentum) * velocity + gradient + column(rows.alpha) * variable
+    return variable - column(rows.lr) * velocity, velocity

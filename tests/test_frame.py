@@ -1,0 +1,108 @@
+"""Promises about the repository itself: dependencies, layering, notebooks."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FLOORS = [
+    ["checks"],
+    ["topk", "measures"],
+    ["losses", "selection"],
+    ["methods"],
+    ["queue"],
+    ["engine"],
+    ["results"],
+    ["data"],
+    ["victims"],
+    ["protocol"],
+    ["tables"],
+    ["figures"],
+    ["plan"],
+    ["pipeline", "cluster", "widgets"],
+]
+
+
+def pyproject() -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
+    return {r.name: r for r in map(Requirement, lines)}
+
+
+def test_environment_yml_says_what_pyproject_says():
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(e["pip"] for e in entries if isinstance(e, dict))
+    lines = [e for e in [*entries, *pip] if isinstance(e, str) and not e.startswith("--")]
+    found = {r.name: r for r in map(Requirement, lines)}
+    python = found.pop("python")
+    found.pop("pip")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert str(python.specifier) == project["requires-python"]
+    assert {n: r.specifier for n, r in found.items()} == {
+        n: r.specifier for n, r in pyproject().items()
+    }
+
+
+def test_constraints_pin_every_dependency_to_a_version_pyproject_allows():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    allowed = pyproject()
+    assert {pin.name for pin in pins} == set(allowed)
+    for pin in pins:
+        (version,) = [s.version for s in pin.specifier if s.operator == "=="]
+        assert allowed[pin.name].specifier.contains(version), pin
+
+
+def floor(module: str) -> int:
+    room = module.split(".")[1]
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tkmia_utils").glob("**/*.py")), ids=str)
+def test_an_import_never_points_up_and_a_room_stays_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts == ("tkmia_utils", "__init__"):
+        return
+    here = floor(".".join(parts))
+    for node in ast.walk(ast.parse(text)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{a.name}" for a in node.names]
+        for name in names:
+            if name.startswith("tkmia_utils."):
+                assert floor(name) <= here, f"{'.'.join(parts)} imports {name}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_is_a_lesson_without_outputs(path):
+    notebook = json.loads(path.read_text())
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    for line in "".join(tagged[0]["source"]).splitlines():
+        assert "#" in line, f"no comment: {line}"
+    for statement in ast.parse("".join(tagged[0]["source"])).body:
+        assert isinstance(statement, ast.Assign)
+        ast.literal_eval(statement.value)
+    for cell in code:
+        text = "".join(cell["source"])
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+        assert len(text.splitlines()) <= 25
+        assert not re.search(r"sys\.path|[!%]pip|[\"']/[a-z]+/", text)
+
+
+def test_the_readme_links_every_notebook():
+    readme = (ROOT / "README.md").read_text()
+    missing = [path.name for path in NOTEBOOKS if f"notebooks/{path.name}" not in readme]
+    assert not missing

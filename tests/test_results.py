@@ -1,0 +1,240 @@
+import hashlib
+import json
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from tkmia_utils import results
+from tkmia_utils.results import Workspace
+
+
+def write_notebook(root, name, *sources):
+    path = root / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    cells = [new_markdown_cell(f"# {name}"), *(new_code_cell(text) for text in sources)]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+@pytest.fixture
+def lab(tmp_path):
+    write_notebook(tmp_path, "02_lemma", "seed = 0")
+    return Workspace(tmp_path, "quick", "02_lemma", {"seed": 0, "ks": (1, 2)})
+
+
+@pytest.fixture
+def fig():
+    figure, axes = plt.subplots(figsize=(3, 2))
+    axes.plot([1, 3, 2], label="bound of λ")
+    axes.imshow(np.eye(3))
+    axes.legend()
+    yield figure
+    plt.close(figure)
+
+
+def manifest(lab):
+    return json.loads((lab.figures / "manifest.json").read_text())
+
+
+def git(root, *arguments):
+    identity = ("-c", "user.name=reader", "-c", "user.email=reader@example.org")
+    subprocess.run(("git", "-C", root, *identity, *arguments), check=True, capture_output=True)
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = results.write_text(tmp_path / "new" / "kept.txt", "old")
+
+    def breaks(temporary):
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        results.write_atomically(path, breaks)
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_temporary_file_keeps_the_suffix_and_folder(tmp_path):
+    seen = []
+
+    def writer(temporary):
+        seen.append(temporary)
+        temporary.write_bytes(b"x")
+
+    results.write_atomically(tmp_path / "a.npz", writer)
+    assert seen[0].suffix == ".npz"
+    assert seen[0].parent == tmp_path
+
+
+def test_the_commit_is_unknown_outside_git_and_marked_when_a_tracked_file_changed(tmp_path):
+    assert results.commit(tmp_path) == "unknown"
+    git(tmp_path, "init")
+    assert results.commit(tmp_path) == "unknown"  # no commit yet
+    for name in ("module.py", "figures/a.svg"):
+        results.write_text(tmp_path / name, "one")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    clean = results.commit(tmp_path)
+    assert len(clean) == 40
+    results.write_text(tmp_path / "figures/a.svg", "two")
+    results.write_text(tmp_path / "untracked.py", "two")
+    assert results.commit(tmp_path) == clean
+    results.write_text(tmp_path / "module.py", "two")
+    assert results.commit(tmp_path) == clean + "+"
+
+
+def test_versions_name_the_interpreter_and_what_decides_results():
+    found = results.versions()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["numpy"] == np.__version__
+    assert {"tkmia-lab", "torch", "torchvision"} <= found.keys()
+
+
+def test_results_come_back_as_they_were_saved(tmp_path):
+    df = pd.DataFrame(
+        {"id": ["a", "b"], "success": [True, False], "l2": np.float32([0.5, np.inf])},
+    )
+    path = results.save_results(df, tmp_path / "runs" / "06_attack_loop.parquet")
+    pd.testing.assert_frame_equal(results.load_results(path), df)
+
+
+def test_missing_results_name_the_notebook_to_run_first(tmp_path):
+    with pytest.raises(ValueError, match=r"run the notebook 06_attack_loop first"):
+        results.load_results(tmp_path / "06_attack_loop.parquet")
+    with pytest.raises(ValueError, match=r"run the notebook 04_victim first"):
+        results.load_results(tmp_path / "scores.parquet", made_by="04_victim")
+
+
+def test_only_a_table_is_saved_as_results(tmp_path):
+    with pytest.raises(ValueError, match="df: expected a pandas"):
+        results.save_results([1], tmp_path / "a.parquet")
+
+
+def test_a_figure_is_listed_with_what_made_it(lab, fig):
+    lab.save_figure(fig, "02_bottom", caption="Flat.")
+    listed = manifest(lab)
+    assert sorted(listed) == ["02_bottom.png", "02_bottom.svg"]
+    for file, entry in listed.items():
+        content = (lab.figures / file).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+        assert entry["notebook"] == "02_lemma"
+        assert entry["parameters"] == {"seed": 0, "ks": [1, 2]}
+        assert entry["caption"] == "Flat."
+        assert entry["commit"] == results.commit(lab.root)
+        assert entry["source"] == results.source_hash(lab.root, "02_lemma")
+    assert "bound of λ</text>" in (lab.figures / "02_bottom.svg").read_text()
+
+
+def test_an_identical_rerun_changes_no_byte(lab, fig):
+    df = pd.DataFrame({"k": [1, 2], "APer": [0.1, 0.2]})
+
+    def saved():
+        lab.save_figure(fig, "02_bottom", caption="Flat.")
+        lab.save_table(df, "02_table", caption="Small.")
+        return {path.name: path.read_bytes() for path in lab.figures.iterdir()}
+
+    assert saved() == saved()
+
+
+def test_the_manifest_keeps_the_commit_that_first_made_a_file_cleanly(lab, fig, monkeypatch):
+    def listed(commit, caption="Flat."):
+        monkeypatch.setattr(results, "commit", lambda root: commit)
+        lab.save_figure(fig, "02_bottom", caption=caption)
+        return manifest(lab)["02_bottom.png"]["commit"]
+
+    assert listed("abc+") == "abc+"
+    assert listed("abc") == "abc"
+    assert listed("def") == "abc"
+    assert listed("def", caption="Other.") == "def"
+
+
+def test_figures_of_several_notebooks_share_a_manifest(lab, fig):
+    lab.save_figure(fig, "02_bottom", caption="Flat.")
+    other = Workspace(lab.root, "quick", "03_data", {})
+    other.save_table(pd.DataFrame({"n": [1]}), "03_counts", caption="Counts.")
+    assert {entry["notebook"] for entry in manifest(lab).values()} == {"02_lemma", "03_data"}
+
+
+def test_a_table_is_exact_in_csv_and_readable_in_markdown(lab):
+    df = pd.DataFrame({"|S|": [2, 3], "APer": [1 / 3, 2.0], "type": ["a|b", "c"]})
+    lab.save_table(df, "table", caption="What it says.", digits=2)
+    pd.testing.assert_frame_equal(pd.read_csv(lab.figures / "table.csv"), df)
+    text = (lab.figures / "table.md").read_text()
+    assert r"| \|S\| | APer | type |" in text
+    assert r"| 2 | 0.33 | a\|b |" in text
+    assert text.endswith("\n\nWhat it says.\n")
+
+
+def test_a_named_index_and_nested_columns_are_kept_in_a_table(lab):
+    df = pd.DataFrame({"k": [1, 1, 2], "l2": [1.0, 2.0, 3.0]}).groupby("k").agg(["mean", "max"])
+    lab.save_table(df, "table", caption="By k.")
+    assert list(pd.read_csv(lab.figures / "table.csv").columns) == ["k", "l2 mean", "l2 max"]
+
+
+def test_the_source_hash_follows_what_is_said_not_what_came_out(tmp_path):
+    path = write_notebook(tmp_path, "a", "1 + 1")
+    first = results.source_hash(tmp_path, "a")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].execution_count = 7
+    notebook.cells[1].metadata["tags"] = ["x"]
+    nbformat.write(notebook, path)
+    assert results.source_hash(tmp_path, "a") == first
+    write_notebook(tmp_path, "a", "1 + 2")
+    assert results.source_hash(tmp_path, "a") != first
+
+
+def test_the_source_hash_follows_the_modules(tmp_path, monkeypatch):
+    write_notebook(tmp_path, "a", "1 + 1")
+    package = tmp_path / "package"
+    monkeypatch.setattr(results, "PACKAGE", package)
+    results.write_text(package / "methods" / "one.py", "x = 1")
+    first = results.source_hash(tmp_path, "a")
+    results.write_text(package / "methods" / "one.py", "x = 2")
+    assert results.source_hash(tmp_path, "a") != first
+
+
+def test_figures_whose_notebook_or_bytes_changed_are_stale(lab, fig):
+    assert results.stale(lab.root, "quick") == []
+    lab.save_figure(fig, "02_bottom", caption="Flat.")
+    write_notebook(lab.root, "03_data", "n = 1")
+    other = Workspace(lab.root, "quick", "03_data", {})
+    other.save_table(pd.DataFrame({"n": [1]}), "03_counts", caption="Counts.")
+    assert results.stale(lab.root, "quick") == []
+    (lab.figures / "03_counts.md").write_text("by hand")
+    (lab.figures / "03_counts.csv").unlink()
+    assert results.stale(lab.root, "quick") == ["03_counts.csv", "03_counts.md"]
+    write_notebook(lab.root, "02_lemma", "seed = 1")
+    assert {"02_bottom.png", "02_bottom.svg"} <= set(results.stale(lab.root, "quick"))
+
+
+def test_folders_are_made_when_asked_for_and_stay_where_the_notebook_began(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    lab = Workspace("..", "quick", "a", {})
+    monkeypatch.chdir("/")
+    assert not (tmp_path / "cache").exists()
+    assert lab.cache == tmp_path / "cache"
+    assert lab.runs == tmp_path / "runs" / "quick"
+    assert lab.figures == tmp_path / "figures" / "quick"
+    assert lab.cache.is_dir() and lab.runs.is_dir() and lab.figures.is_dir()
+
+
+@pytest.mark.parametrize("bad", ["", "../up", "a/b", ".hidden", None])
+def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path, fig, bad):
+    with pytest.raises(ValueError, match="profile: expected letters"):
+        Workspace(tmp_path, bad, "a", {})
+    with pytest.raises(ValueError, match="notebook: expected letters"):
+        Workspace(tmp_path, "quick", bad, {})
+    with pytest.raises(ValueError, match="name: expected letters"):
+        Workspace(tmp_path, "quick", "a", {}).save_figure(fig, bad, caption="")
+
+
+def test_parameters_json_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="parameters: expected plain JSON values"):
+        Workspace(tmp_path, "quick", "a", {"labels": np.zeros(3)})
