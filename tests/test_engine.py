@@ -293,6 +293,7 @@ def refusals():
         ("delta", {"delta": 2}),
         ("slots", {"slots": 0}),
         ("check_every", {"check_every": 0}),
+        ("snapshots", {"snapshots": [1.5]}),
         ("device", {"device": "meta"}),
         ("model", {"model": net().train()}),
         ("model", {"model": net(classes=7)}),
@@ -314,3 +315,34 @@ def test_bad_input_is_refused_by_name(name, change):
     attack(**sound)
     with pytest.raises(ValueError, match=rf"^{name}: "):
         attack(**{**sound, **change})
+
+
+@pytest.mark.parametrize("method", ["tkmia", "kfool"])
+@pytest.mark.parametrize("check_every", [1, 4])
+def test_one_long_run_answers_for_shorter_limits(method, check_every):
+    model = net()
+    images, labels, specified = task(model, 10, k=3, m=2, side=16, classes=10)
+    call = dict(lr=0.02, slots=4, check_every=check_every, method=method)
+    if method == "kfool":
+        model = nn.Sequential(model, nn.Tanh()).eval()  # bent, so that it takes some iterations
+    whole = attack(model, images, labels, specified, 3, max_iter=80, snapshots=[0, 3, 30], **call)
+    for limit in (0, 3, 30):
+        short, seen = (
+            attack(model, images, labels, specified, 3, max_iter=limit, **call),
+            whole.at(limit),
+        )
+        for name in (
+            "success",
+            "iterations",
+            "adversarial_logits",
+            "clean_logits",
+            "l2",
+            "l2_paper",
+        ):
+            assert torch.equal(getattr(seen, name), getattr(short, name)), name
+        assert seen.reasons == short.reasons
+        won = short.success
+        assert torch.equal(seen.adversarial[won], short.adversarial[won])
+        assert (~won).any() == seen.adversarial.isnan().any()
+    with pytest.raises(ValueError, match="limit"):
+        whole.at(31)

@@ -7,7 +7,6 @@ import pytest
 import references as ref
 import torch
 
-from tkmia_utils import selection
 from tkmia_utils.selection import eligible, global_selection, random_selection
 
 N, C = 300, 10

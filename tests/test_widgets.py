@@ -40,14 +40,13 @@ def test_the_view_of_a_step_is_what_the_victim_shows_there(steps):
         assert seen.measures["P@k"] == wanted
 
 
-def test_the_slider_draws_the_step_it_stands_at(steps, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(widgets, "draw", lambda s, t: drawn.append(t))
-    box = widgets.slider(steps)
-    handle = box.children[0]
-    assert (handle.min, handle.max) == (0, 2)
+def test_the_slider_shows_the_step_it_stands_at(steps):
+    handle, shown = widgets.slider(steps).children
+    assert (handle.min, handle.max, handle.value) == (0, 2, 0)
+    assert shown.value == widgets.picture(steps, 0)
     handle.value = 2
-    assert drawn == [0, 2]
+    assert shown.value == widgets.picture(steps, 2) != widgets.picture(steps, 0)
+    assert not plt.get_fignums()
 
 
 def test_a_step_outside_the_record_is_refused(steps):

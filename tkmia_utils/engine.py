@@ -6,73 +6,29 @@ the engine does one forward pass, one backward pass to the input (none to the we
 small transfer to the host.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import torch
 from tqdm.auto import tqdm
 
 from tkmia_utils.checks import K
 from tkmia_utils.methods import Method, Rows, build
+from tkmia_utils.outcome import (
+    BAD_GRADIENT,
+    BAD_LOGITS,
+    LIMIT,
+    REASONS,
+    RUNNING,
+    SUCCESS,
+    AttackResult,
+    Snapshot,
+    Trace,
+)
 from tkmia_utils.queue import enqueue
 from tkmia_utils.topk import in_top_k
 
-REASONS = ("running", "success", "limit", "logits not finite", "gradient not finite")
-RUNNING, SUCCESS, LIMIT, BAD_LOGITS, BAD_GRADIENT = range(5)
 DEFAULT_SLOTS = {"cpu": 16, "cuda": 64}
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What happened at every iteration; NaN after an image has finished.
-
-    Attributes
-    ----------
-    logits : torch.Tensor
-        float32 ``(N, T + 1, C)``; entry 0 is the clean image.
-    l2 : torch.Tensor
-        float32 ``(N, T + 1)``, norm of the perturbation in [0, 1] pixels.
-    """
-
-    logits: torch.Tensor
-    l2: torch.Tensor
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """What an attack returns, all tensors on the CPU and in the order of the images given.
-
-    Attributes
-    ----------
-    adversarial : torch.Tensor
-        float32 ``(N, 3, H, W)`` in [0, 1]: the first image that succeeded, or the last one tried.
-    success : torch.Tensor
-        Bool ``(N,)``: at least delta specified labels are outside the top k of the logits of the
-        very image that is returned.
-    iterations : torch.Tensor
-        int64 ``(N,)``: steps taken; 0 where the clean image already met the condition.
-    l2 : torch.Tensor
-        float32 ``(N,)``: norm of the perturbation over pixels in [0, 1].
-    l2_paper : torch.Tensor
-        float32 ``(N,)``: the same in the paper's [-1, 1] pixels, twice as large (but see
-        :class:`tkmia_utils.methods.tkmia.ReleasedTkMIA`, which reports its norm before a tanh).
-    clean_logits, adversarial_logits : torch.Tensor
-        float32 ``(N, C)``.
-    reasons : tuple of str
-        Why each image stopped: "success", "limit", "logits not finite", "gradient not finite".
-    trace : Trace or None
-        With ``record=True``.
-    """
-
-    adversarial: torch.Tensor
-    success: torch.Tensor
-    iterations: torch.Tensor
-    l2: torch.Tensor
-    l2_paper: torch.Tensor
-    clean_logits: torch.Tensor
-    adversarial_logits: torch.Tensor
-    reasons: tuple[str, ...]
-    trace: Trace | None = None
 
 
 def attack(
@@ -92,6 +48,7 @@ def attack(
     check_every: int = 1,
     device: str | torch.device = "auto",
     record: bool = False,
+    snapshots: Sequence[int] = (),
     progress: bool = False,
     **options: object,
 ) -> AttackResult:
@@ -127,6 +84,9 @@ def attack(
         "auto" is where the model's parameters are.
     record : bool
         Keep the logits and norms of every iteration (for looking, not for speed).
+    snapshots : sequence of int
+        Iterations at which to note where the unfinished images stand, so that one long run
+        answers for shorter limits too (:meth:`AttackResult.at`).
     progress : bool
         Show a progress bar.
     **options
@@ -150,9 +110,13 @@ def attack(
     for name, value in (("slots", slots), ("check_every", check_every)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
+    if any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in snapshots):
+        raise ValueError(f"snapshots: expected ints >= 0, got {list(snapshots)}")
     chosen = build(method, **options)
     size = slots or min(len(images), DEFAULT_SLOTS.get(place.type, 16))
-    run = _Run(model, chosen, images, queue, size=size, device=place, record=record)
+    run = _Run(
+        model, chosen, images, queue, size=size, device=place, record=record, snapshots=snapshots
+    )
     bar = tqdm(total=len(images), disable=not progress, unit="image", leave=False)
     step = 0
     while run.busy:
@@ -178,6 +142,7 @@ class _Run:
         size: int,
         device: torch.device,
         record: bool,
+        snapshots: Sequence[int],
     ) -> None:
         self.model, self.method, self.images, self.queue = model, method, images, queue
         self.device, self.next, self.finished, self.successes = device, 0, 0, 0
@@ -196,6 +161,8 @@ class _Run:
             self.trace = Trace(
                 torch.full((n, steps, classes), torch.nan), torch.full((n, steps), torch.nan)
             )
+        self.snapshots = {limit: _blank(n, classes, torch.device("cpu")) for limit in snapshots}
+        self.noted = {limit: _blank(size, classes, device) for limit in snapshots}
         # every slot starts with the first image, dead, until the queue fills it
         first = torch.zeros(size, dtype=torch.int64)
         self.who = torch.full((size,), -1, dtype=torch.int64)
@@ -227,6 +194,8 @@ class _Run:
         self._judge(scores, running)
         if self.trace is not None:
             self._record(scores, x.detach(), running)
+        for limit, kept in self.noted.items():
+            self._note(kept, scores, x.detach(), running & (self.iteration == limit))
 
         def pull(v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
             return torch.autograd.grad(logits, x, v.to(logits.dtype), retain_graph=keep)[0]
@@ -267,6 +236,10 @@ class _Run:
         self.out["iterations"][who] = self.iteration[at].cpu()
         self.out["clean_logits"][who] = self.clean_logits[at].cpu()
         self.out["adversarial_logits"][who] = self.logits[at].cpu()
+        for limit, kept in self.noted.items():
+            for name, note in vars(kept).items():
+                getattr(self.snapshots[limit], name)[who] = note[at].cpu()
+                note[at] = torch.nan
         self.finished += len(slots)
         self.successes += int((self.out["status"][who] == SUCCESS).sum())
         self.who[slots] = -1
@@ -298,6 +271,14 @@ class _Run:
         self.trace.logits[who, when] = scores[at].cpu()
         self.trace.l2[who, when] = (x - self.clean)[at].flatten(1).norm(dim=1).cpu()
 
+    def _note(
+        self, kept: Snapshot, scores: torch.Tensor, x: torch.Tensor, there: torch.Tensor
+    ) -> None:
+        l2 = (x - self.clean).flatten(1).norm(dim=1)
+        l2_paper = self.method.norm(self.clean, x, self.state)
+        for old, new in ((kept.logits, scores), (kept.l2, l2), (kept.l2_paper, l2_paper)):
+            old.copy_(_where(there, new, old))
+
     def _check_logits(self, logits: torch.Tensor) -> None:
         wanted = (len(self.who), self.queue.labels.shape[1])
         if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
@@ -320,6 +301,7 @@ class _Run:
             adversarial_logits=out["adversarial_logits"],
             reasons=tuple(REASONS[code] for code in out["status"].tolist()),
             trace=self.trace,
+            snapshots=self.snapshots,
         )
 
 
@@ -330,6 +312,11 @@ def _values(rows: Rows) -> list[torch.Tensor]:
 
 def _take(rows: Rows, index: torch.Tensor, device: torch.device) -> Rows:
     return Rows(*(value[index].to(device) for value in _values(rows)), most=rows.most)
+
+
+def _blank(n: int, classes: int, device: torch.device) -> Snapshot:
+    one, many = torch.full((n,), torch.nan), torch.full((n, classes), torch.nan)
+    return Snapshot(many.to(device), one.to(device), one.clone().to(device))
 
 
 def _where(rows: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:

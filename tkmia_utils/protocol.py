@@ -14,7 +14,8 @@ import torch
 
 from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelSet
-from tkmia_utils.engine import AttackResult, attack
+from tkmia_utils.engine import attack
+from tkmia_utils.outcome import AttackResult
 from tkmia_utils.results import write_atomically
 from tkmia_utils.selection import Selection, global_selection, random_selection
 
@@ -40,23 +41,31 @@ class Cell:
         S1: the name of the global set. S2: "".
     m : int
         S2: how many labels are drawn, |S|. S1: 0, since |S| is the image's own.
+    delta : int
+        How many of S must leave the top k for success; 0 means all of them.
     """
 
     scheme: str
     k: int
     type: str = ""
     m: int = 0
+    delta: int = 0
 
     def __post_init__(self) -> None:
         if self.scheme not in ("S1", "S2"):
             raise ValueError(f"scheme: expected 'S1' or 'S2', got {self.scheme!r}")
         if (self.scheme == "S1") != bool(self.type) or (self.scheme == "S2") != bool(self.m):
             raise ValueError("cell: S1 wants a type and no m, S2 wants an m and no type")
+        if not 0 <= self.delta <= self.m:
+            raise ValueError(f"delta: expected 0 <= delta <= |S| = {self.m}, got {self.delta}")
 
     @property
     def name(self) -> str:
-        """For axes and tables: "Person, k=2" or "k=3, |S|=2"."""
-        return f"{self.type}, k={self.k}" if self.scheme == "S1" else f"k={self.k}, |S|={self.m}"
+        """For axes and tables: "Person, k=2", "k=3, |S|=2", "k=3, |S|=3, δ=2"."""
+        if self.scheme == "S1":
+            return f"{self.type}, k={self.k}"
+        part = self.delta and self.delta < self.m
+        return f"k={self.k}, |S|={self.m}" + (f", δ={self.delta}" if part else "")
 
 
 def study(types: Sequence[str], ks: Sequence[int], pairs: Sequence[Sequence[int]]) -> list[Cell]:
@@ -68,15 +77,15 @@ def study(types: Sequence[str], ks: Sequence[int], pairs: Sequence[Sequence[int]
         Names of global sets.
     ks : sequence of int
         The ks of S1.
-    pairs : sequence of (k, m)
-        The settings of S2.
+    pairs : sequence of (k, m) or (k, m, delta)
+        The settings of S2; without delta all of S must leave the top k.
 
     Returns
     -------
     list of Cell
     """
     first = [Cell("S1", k, type=name) for name in types for k in ks]
-    return first + [Cell("S2", k, m=m) for k, m in pairs]
+    return first + [Cell("S2", k, m=m, delta=sum(delta)) for k, m, *delta in pairs]
 
 
 def choose(
@@ -140,7 +149,7 @@ class Queue:
         int64 ``(R,)``: position of the row's image in the data set.
     labels, specified : torch.Tensor
         Bool ``(R, C)``.
-    k : torch.Tensor
+    k, delta : torch.Tensor
         int64 ``(R,)``.
     """
 
@@ -149,6 +158,13 @@ class Queue:
     labels: torch.Tensor
     specified: torch.Tensor
     k: torch.Tensor
+    delta: torch.Tensor
+
+    def rows(self, at: torch.Tensor) -> "Queue":
+        """Some rows of the queue, by position (int64), in that order and as often as given."""
+        cells = tuple(self.cells[i] for i in at.tolist())
+        tensors = (self.index, self.labels, self.specified, self.k, self.delta)
+        return Queue(cells, *(tensor[at] for tensor in tensors))
 
 
 def line_up(
@@ -160,6 +176,7 @@ def line_up(
     n: int,
     seed: int = 0,
     rule: str = "released",
+    without: torch.Tensor | None = None,
 ) -> Queue:
     """Queue the first n eligible images of every cell, in data set order.
 
@@ -171,6 +188,8 @@ def line_up(
         As for :func:`choose`.
     n : int
         Most images a cell; the paper's is 1000.
+    without : torch.Tensor, optional
+        int64 positions of images that no cell may take.
 
     Returns
     -------
@@ -184,6 +203,8 @@ def line_up(
     owners, index, specified = [], [], []
     for cell in cells:
         selection = choose(cell, data, clean_logits, types, seed=seed, rule=rule)
+        if without is not None:
+            selection.eligible[without] = False
         first = selection.first(n)
         owners += [cell] * len(first)
         index.append(first)
@@ -192,7 +213,10 @@ def line_up(
         raise ValueError("cells: no image is eligible in any cell (|Y_p| >= k + |S| and S seen)")
     rows = torch.cat(index)
     k = torch.tensor([cell.k for cell in owners])
-    return Queue(tuple(owners), rows, data.labels[rows], torch.cat(specified), k)
+    chosen = torch.cat(specified)
+    asked = torch.tensor([cell.delta for cell in owners])
+    delta = torch.where(asked > 0, asked, chosen.sum(-1))
+    return Queue(tuple(owners), rows, data.labels[rows], chosen, k, delta)
 
 
 def frame(queue: Queue, result: AttackResult, data: MultiLabelSet, method: str) -> pd.DataFrame:
@@ -212,8 +236,8 @@ def frame(queue: Queue, result: AttackResult, data: MultiLabelSet, method: str) 
     Returns
     -------
     pandas.DataFrame
-        Columns ``dataset, scheme, cell, type, k, s, method, image, success, iterations, reason,
-        l2, l2_paper, delta_l`` and, for every measure M, ``M clean``, ``M adversarial`` and
+        Columns ``dataset, scheme, cell, type, k, s, delta, method, image, success, iterations,
+        reason, l2, l2_paper, delta_l`` and, for every measure M, ``M clean``, ``M adversarial`` and
         ``Delta M`` (clean minus adversarial, so that a loss is positive).
     """
     table = {
@@ -223,6 +247,7 @@ def frame(queue: Queue, result: AttackResult, data: MultiLabelSet, method: str) 
         "type": [cell.type for cell in queue.cells],
         "k": queue.k.numpy(),
         "s": queue.specified.sum(-1).numpy(),
+        "delta": queue.delta.numpy(),
         "method": method,
         "image": [data.ids[i] for i in queue.index.tolist()],
         "success": result.success.numpy(),
@@ -277,7 +302,7 @@ def run(
     """
     result = attack(
         model, data.images(queue.index), queue.labels, queue.specified, queue.k,
-        method=method, **settings,
+        delta=queue.delta, method=method, **settings,
     )  # fmt: skip
     return frame(queue, result, data, method), result
 
@@ -304,29 +329,28 @@ def typical(rows: pd.DataFrame) -> list[int]:
 
 
 def save_examples(
-    path: str | Path, queue: Queue, result: AttackResult, rows: pd.DataFrame, at: Sequence[int]
+    path: str | Path, queue: Queue, result: AttackResult, data: MultiLabelSet
 ) -> None:
-    """Keep the images of some rows of an attack, for figures: one npz, written atomically.
+    """Keep the images of an attack, for figures: one npz, written atomically.
 
     Parameters
     ----------
     path : str or Path
         The file.
-    queue, result, rows
-        As given to and returned by :func:`run`.
-    at : sequence of int
-        Positions of the rows to keep.
+    queue, result : Queue, AttackResult
+        What was attacked, and what came out.
+    data : MultiLabelSet
+        For the image ids.
     """
-    index = torch.as_tensor(at, dtype=torch.int64)
     arrays = {
-        "adversarial": result.adversarial[index].numpy(),
-        "clean_logits": result.clean_logits[index].numpy(),
-        "adversarial_logits": result.adversarial_logits[index].numpy(),
-        "labels": queue.labels[index].numpy(),
-        "specified": queue.specified[index].numpy(),
-        "k": queue.k[index].numpy(),
-        "cell": rows["cell"].iloc[at].to_numpy(dtype=str),
-        "image": rows["image"].iloc[at].to_numpy(dtype=str),
+        "adversarial": result.adversarial.numpy(),
+        "clean_logits": result.clean_logits.numpy(),
+        "adversarial_logits": result.adversarial_logits.numpy(),
+        "labels": queue.labels.numpy(),
+        "specified": queue.specified.numpy(),
+        "k": queue.k.numpy(),
+        "cell": np.array([cell.name for cell in queue.cells]),
+        "image": np.array([data.ids[i] for i in queue.index.tolist()]),
     }
 
     def write(temporary: Path) -> None:

@@ -1,5 +1,6 @@
 """A slider over the recorded steps of an attack; what it shows is a pure function of the step."""
 
+import io
 from dataclasses import dataclass
 
 import ipywidgets
@@ -130,8 +131,16 @@ def draw(steps: Steps, step: int) -> Figure:
     return fig
 
 
+def picture(steps: Steps, step: int) -> bytes:
+    """Render :func:`draw` as the bytes of a PNG."""
+    fig, buffer = draw(steps, step), io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=80)
+    plt.close(fig)
+    return buffer.getvalue()
+
+
 def slider(steps: Steps) -> ipywidgets.Widget:
-    """Build a slider that calls :func:`draw` for the step it stands at.
+    """Build a slider that shows :func:`draw` for the step it stands at.
 
     Parameters
     ----------
@@ -141,13 +150,15 @@ def slider(steps: Steps) -> ipywidgets.Widget:
     Returns
     -------
     ipywidgets.Widget
-        To be shown by a notebook; headless runs use :func:`draw` itself.
+        A slider over a picture. It holds the picture itself rather than captured output, which a
+        headless run may wait for in vain.
     """
     last = len(steps.logits) - 1
     handle = ipywidgets.IntSlider(0, 0, last, description="step", continuous_update=False)
+    shown = ipywidgets.Image(value=picture(steps, 0), format="png")
 
-    def show(step: int) -> None:
-        draw(steps, step)
-        plt.show()
+    def move(change: dict[str, int]) -> None:
+        shown.value = picture(steps, change["new"])
 
-    return ipywidgets.VBox([handle, ipywidgets.interactive_output(show, {"step": handle})])
+    handle.observe(move, names="value")
+    return ipywidgets.VBox([handle, shown])

@@ -10,8 +10,9 @@ class MLCWU(PixelDescent):
     """Bring every relevant label under every irrelevant one.
 
     Descends ``[max_{Y_p} f - min_{not Y_p} f]_+ + alpha/2 ||eps||^2``, the untargeted form.
-    Appendix B.2 prints ``[max_{not Y_p} f - min_{Y_p} f]_+`` instead, the targeted form with the true
-    labels for a target: it *raises* relevant labels, and is kept to show that it does not attack.
+    Appendix B.2 prints ``[max_{not Y_p} f - min_{Y_p} f]_+`` instead, the targeted form with the
+    true labels for a target: it *raises* relevant labels, and is kept to show that it does not
+    attack.
 
     Parameters
     ----------
