@@ -158,14 +158,15 @@ def test_the_typical_image_is_the_median_success_of_its_cell(attacked):
         assert rows["l2_paper"][at] == norms[(len(norms) - 1) // 2] and rows["success"][at]
 
 
-def test_saved_examples_come_back_as_they_were(attacked, tmp_path):
+def test_saved_examples_come_back_as_they_were(world, attacked, tmp_path):
+    _, data, _ = world
     queue, frames = attacked
     rows, result = frames["tkmia"]
-    at = protocol.typical(rows)
-    protocol.save_examples(tmp_path / "e.npz", queue, result, rows, at)
+    protocol.save_examples(tmp_path / "e.npz", queue, result, data)
     kept = protocol.load_examples(tmp_path / "e.npz")
-    assert kept["cell"].tolist() == rows["cell"].iloc[at].tolist()
-    np.testing.assert_array_equal(kept["adversarial"], result.adversarial[at].numpy())
+    assert kept["cell"].tolist() == rows["cell"].tolist()
+    assert kept["image"].tolist() == rows["image"].tolist()
+    np.testing.assert_array_equal(kept["adversarial"], result.adversarial.numpy())
     with pytest.raises(ValueError, match="run the notebook"):
         protocol.load_examples(tmp_path / "absent.npz")
 

@@ -161,7 +161,8 @@ def search(
     best : dict
         ``lr`` and ``alpha``; empty for a method that has neither.
     grid : pandas.DataFrame
-        Columns ``method, lr, alpha, n, success, APer``, a line a setting.
+        Columns ``method, lr, alpha, n, success, APer``, a line a setting; empty where there was
+        nothing to choose.
 
     Raises
     ------
@@ -174,6 +175,8 @@ def search(
         raise ValueError("lrs, alphas: expected at least one value each")
     if method in WITHOUT_RATES:
         return {}, pd.DataFrame(columns=columns)
+    if len(settings) == 1:  # nothing to choose
+        return dict(zip(("lr", "alpha"), settings[0], strict=True)), pd.DataFrame(columns=columns)
     n = len(queue.k)
     many = queue.rows(torch.arange(n).repeat(len(settings)))
     rates = torch.tensor(settings).repeat_interleave(n, dim=0)

@@ -4,6 +4,7 @@ Three kinds of label are told apart by shape and by lightness as well as by colo
 lists survive colour blindness and grey print.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -256,8 +257,8 @@ def rank_paths(
             color=look.colour, weight=look.weight, va="center", fontsize=9,
         )  # fmt: skip
     ax.axhline(k + 0.5, color="black", linewidth=1.2)
-    ax.text(0, k + 0.42, f" top {k}", va="bottom", fontsize=9)
-    ax.set(xlabel="iteration", ylabel="rank", ylim=(len(classes) + 0.6, 0.4))
+    ax.set(xlabel="iteration", ylabel="rank (the rule is at k)", ylim=(len(classes) + 0.6, 0.4))
+    ax.set_yticks([1, *range(5, len(classes) + 1, 5)])
     ax.set_xlim(-0.3, len(steps) * 1.16)
     ax.grid(visible=False, axis="y")
     return ax.figure
@@ -271,7 +272,7 @@ def image_grid(images: torch.Tensor, titles: Sequence[str], *, columns: int = 6)
         ax.set_axis_off()
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
         show_image(ax, image)
-        ax.set_title(title, fontsize=8)
+        ax.set_title(textwrap.fill(title, 30), fontsize=8)
     return fig
 
 
