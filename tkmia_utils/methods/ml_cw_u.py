@@ -11,8 +11,8 @@ class MLCWU(PixelDescent):
 
     Descends ``[max_{Y_p} f - min_{not Y_p} f]_+ + alpha/2 ||eps||^2``, the untargeted form.
     Appendix B.2 prints ``[max_{not Y_p} f - min_{Y_p} f]_+`` instead, the targeted form with the
-    true labels for a target: it *raises* relevant labels, and is kept to show that it does not
-    attack.
+    true labels for a target: it *raises* relevant labels, and where a specified label leaves the
+    top k all the same, it was crowded out by accident. It is kept to show that.
 
     Parameters
     ----------
