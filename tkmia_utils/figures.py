@@ -151,7 +151,7 @@ def comparison(
     ):
         show_image(column[0], image, method)
         norm = 2 * float((image - clean).norm())
-        title = f"perturbation ×{factor:g}, ‖ε‖ = {norm:.2f}"
+        title = f"×{factor:g}, ‖ε‖ = {norm:.2f}"
         show_image(column[1], magnified(clean, image, factor=factor), title)
         show_list(column[2], after, *lists, title=_changes(clean_logits, after, lists))
     return fig
@@ -259,7 +259,7 @@ def rank_paths(
     ax.axhline(k + 0.5, color="black", linewidth=1.2)
     ax.set(xlabel="iteration", ylabel="rank (the rule is at k)", ylim=(len(classes) + 0.6, 0.4))
     ax.set_yticks([1, *range(5, len(classes) + 1, 5)])
-    ax.set_xlim(-0.3, len(steps) * 1.16)
+    ax.set_xlim(-0.02 * len(steps), len(steps) * (1 + 1.3 / ax.get_window_extent().width * 100))
     ax.grid(visible=False, axis="y")
     return ax.figure
 
@@ -305,7 +305,9 @@ def measure_changes(rows: pd.DataFrame, scheme: str) -> Figure:
         )  # fmt: skip
         ax.axvline(0, color="black", linewidth=1)
         ax.set(title=name.replace("Delta ", "Δ "), xlabel="mean change", ylabel="")
-    axes[0].legend(frameon=False, fontsize=9, title=None)
+    handles, names = axes[0].get_legend_handles_labels()
+    axes[0].get_legend().remove()
+    fig.legend(handles, names, loc="outside lower center", ncol=len(names), frameon=False)
     return fig
 
 
@@ -324,12 +326,20 @@ def norms(rows: pd.DataFrame, scheme: str) -> Figure:
     matplotlib.figure.Figure
     """
     rows = rows[(rows["scheme"] == scheme) & rows["success"]]
-    height = 0.42 * rows["cell"].nunique() * max(1, 0.5 * rows["method"].nunique()) + 1.6
+    methods = rows["method"].nunique()
+    height = (0.2 + 0.14 * methods) * rows["cell"].nunique() + 1.3
     fig, ax = plt.subplots(figsize=(7.5, height))
     sns.boxplot(
         rows, x="l2_paper", y="cell", hue="method", ax=ax, fliersize=2, linewidth=1,
-        legend=rows["method"].nunique() > 1,
+        legend=methods > 1,
     )  # fmt: skip
     ax.set(xlabel="‖ε‖ in the paper's [-1, 1] pixels (half of it in [0, 1] pixels)", ylabel="")
-    ax.set_xlim(left=0)
+    # linear up to 1, logarithmic beyond: kFool's steps are of another size
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_xticks(
+        [0, 0.5, 1, 2, 5, 10, 20, 50, 100], ["0", "0.5", "1", "2", "5", "10", "20", "50", "100"]
+    )
+    ax.set_xlim(0, max(1.0, rows["l2_paper"].max() * 1.1))
+    if methods > 1:
+        sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=None, frameon=False)
     return fig

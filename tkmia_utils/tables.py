@@ -147,8 +147,9 @@ def standing(
     -------
     pandas.DataFrame
         One row a cell and quantity (the four measure changes and APer; lower is better): ``scheme,
-        cell, n, quantity, champion, rival`` (the best one's name), ``best`` (its value),
-        ``difference, low, high`` and ``verdict``: "first", "tied" or "behind".
+        cell, n, quantity, champion``, ``rival`` (the best one's name), ``best`` (its value),
+        ``rival success`` (its rate), ``difference, low, high`` and ``verdict``: "first", "tied" or
+        "behind".
 
     Raises
     ------
@@ -182,6 +183,7 @@ def standing(
             lines.append(
                 {"scheme": scheme, "cell": name, "n": len(images), "quantity": quantity}
                 | {"champion": ours, "rival": best, "best": values[best]}
+                | {"rival success": mean[best]["success"][0]}
                 | {"difference": ours - values[best], "low": low, "high": high}
                 | {"verdict": verdict}
             )

@@ -1,26 +1,24 @@
-"""The twenty classes of PASCAL VOC and the paper's types over them (Table 6)."""
+"""PASCAL VOC: its twenty classes, the paper's types over them (Table 6), and its reader.
 
-CLASSES: tuple[str, ...] = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+What the readers of all three benchmarks share (:func:`check_choice`, :func:`require`,
+:func:`assemble`) is here too.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.folder import NAMED, decode
+
+CLASSES: tuple[str, ...] = tuple(
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor".split()
 )
 """Class names in VOC's own order and spelling."""
 
@@ -40,3 +38,212 @@ ALIASES: dict[str, str] = {
     "tv": "tvmonitor",
 }
 """Names of the same classes elsewhere (COCO's), spaces removed, to VOC's."""
+
+SOURCE = (
+    "They come in the archive VOCtrainval of the PASCAL VOC home page; "
+    "torchvision.datasets.VOCDetection(root, year, download=True) fetches and unpacks it. "
+    "root is the folder that holds VOCdevkit"
+)
+
+
+def voc(
+    root: str | Path,
+    split: str = "train",
+    *,
+    year: str = "2012",
+    size: int = 300,
+    difficult: str = "keep",
+    resize: str = "squash",
+    on_error: str = "raise",
+    preload: bool = False,
+) -> MultiLabelSet:
+    """Read PASCAL VOC in its official layout.
+
+    Reads ``ImageSets/Main/{split}.txt``, ``Annotations/*.xml`` and ``JPEGImages/*.jpg`` under
+    ``root/VOCdevkit/VOC{year}``.
+
+    Parameters
+    ----------
+    root : str or Path
+        The folder that holds ``VOCdevkit``.
+    split : {"train", "val"}
+        The paper trains on the one and attacks the other.
+    year : str
+        Of the challenge, e.g. ``"2012"``.
+    size : int
+        Pixels a side; the paper's are 300.
+    difficult : {"keep", "drop"}
+        Whether an object marked as difficult counts as shown. ``"drop"`` is the released code's
+        treatment; an image with difficult objects only then has no label, and stays.
+    resize : {"squash", "crop"}
+        ``"squash"`` keeps the whole photo. ``"crop"`` keeps its central square, the labels still
+        being those of the whole photo: the released code's treatment of ``val``.
+    on_error : {"raise", "skip"}
+        What to do about photos that are missing; ``"skip"`` names them in one warning.
+    preload : bool
+        Decode all photos now and keep them, ``3 * size**2`` bytes each; else at each use.
+
+    Returns
+    -------
+    MultiLabelSet
+        Its ids are VOC's, e.g. ``"2007_000027"``, in the order of the list.
+
+    Raises
+    ------
+    ValueError
+        Missing files, all in one message that says where they come from and belong; an annotation
+        that cannot be read, names no object or a class that is not VOC's. Messages name the file.
+    """
+    check_choice(
+        split=(split, ("train", "val")),
+        year=(year, tuple(map(str, range(2007, 2013)))),
+        difficult=(difficult, ("keep", "drop")),
+        resize=(resize, ("squash", "crop")),
+    )
+    base = Path(root) / "VOCdevkit" / f"VOC{year}"
+    listed = base / "ImageSets" / "Main" / f"{split}.txt"
+    require([listed], source=SOURCE)
+    ids = tuple(listed.read_text(encoding="utf-8").split())
+    annotations = [base / "Annotations" / f"{i}.xml" for i in ids]
+    require(annotations, source=SOURCE)
+    kept = "" if difficult == "keep" else ", difficult ones left out"
+    shape = "squashed whole" if resize == "squash" else "cut to its central square and scaled"
+    return assemble(
+        name="voc",
+        split=split,
+        classes=CLASSES,
+        labels=one_hot([_objects(path, difficult) for path in annotations], CLASSES),
+        ids=ids,
+        paths=[base / "JPEGImages" / f"{i}.jpg" for i in ids],
+        size=size,
+        read=decode if resize == "squash" else _decode_centre,
+        on_error=on_error,
+        preload=preload,
+        source=SOURCE,
+        card=f"PASCAL VOC {year}, {split}: real photos, each {shape} to {size} x {size} pixels; "
+        f"the labels are the classes of the objects annotated in the whole photo{kept}.",
+    )
+
+
+def check_choice(**options: tuple[str, Sequence[str]]) -> None:
+    """Refuse an option that is none of its choices, given as ``name=(value, choices)``.
+
+    Raises
+    ------
+    ValueError
+        Names the option.
+    """
+    for name, (value, choices) in options.items():
+        if value not in choices:
+            wanted = " or ".join(map(repr, choices))
+            raise ValueError(f"{name}: expected {wanted}, got {value!r}")
+
+
+def require(files: Iterable[Path], *, source: str) -> None:
+    """Refuse to go on without some files.
+
+    Raises
+    ------
+    ValueError
+        One message: how many are missing, the first few, and `source`, where they come from.
+    """
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise ValueError(f"root: {_listed(missing)}. {source}.")
+
+
+def one_hot(rows: Sequence[Iterable[str]], classes: Sequence[str]) -> torch.Tensor:
+    """Bool ``(N, C)`` from the class names of each of N images, by name."""
+    column = {name: c for c, name in enumerate(classes)}
+    labels = torch.zeros((len(rows), len(classes)), dtype=torch.bool)
+    for i, names in enumerate(rows):
+        labels[i, [column[name] for name in names]] = True
+    return labels
+
+
+def assemble(
+    *,
+    paths: Sequence[Path],
+    labels: torch.Tensor,
+    ids: tuple[str, ...],
+    size: int,
+    on_error: str,
+    preload: bool,
+    source: str,
+    read: Callable[[Path, int], torch.Tensor] = decode,
+    **rest: str | tuple[str, ...],
+) -> MultiLabelSet:
+    """Put a benchmark's lists together, once it is known which photos are there.
+
+    Parameters
+    ----------
+    paths, labels, ids
+        Of the N images listed: their files, bool ``(N, C)``, and ids.
+    size, on_error, preload
+        As in :func:`voc`.
+    source : str
+        Where missing files come from and belong; ends a message.
+    read : callable
+        ``read(path, size)`` gives uint8 ``(3, size, size)``.
+    **rest
+        The other fields of :class:`MultiLabelSet`.
+
+    Raises
+    ------
+    ValueError
+        Photos missing (with ``on_error="skip"``: all of them), or none listed.
+    """
+    check_choice(on_error=(on_error, ("raise", "skip")))
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size: expected an int >= 1, in pixels, got {size!r}")
+    if not paths:
+        raise ValueError("root: the files there list no image that could be used")
+    kept = [i for i, path in enumerate(paths) if path.is_file()]
+    if len(kept) < len(paths):
+        if on_error == "raise" or not kept:
+            require(paths, source=source)
+        there = set(kept)
+        gone = [path for i, path in enumerate(paths) if i not in there]
+        warnings.warn(f"left out: {_listed(gone)}", stacklevel=3)
+    files = [paths[i] for i in kept]
+    now = torch.stack([read(path, size) for path in files]) if preload else None
+    return MultiLabelSet(
+        labels=labels[kept],
+        ids=tuple(ids[i] for i in kept),
+        load=(lambda i: read(files[i], size)) if now is None else now.__getitem__,
+        size=size,
+        **rest,
+    )
+
+
+def _objects(path: Path, difficult: str) -> set[str]:
+    """Names of the classes that one annotation shows."""
+    try:
+        objects = ElementTree.parse(path).getroot().findall("object")
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as XML ({error})") from error
+    if not objects:
+        raise ValueError(f"{path}: expected at least one object, got none")
+    names = [(item.findtext("name") or "").strip() for item in objects]
+    for name in names:
+        if name not in CLASSES:
+            raise ValueError(f"{path}: unknown class {name!r}, expected one of VOC's twenty")
+    hard = [(item.findtext("difficult") or "0").strip() == "1" for item in objects]
+    return {name for name, h in zip(names, hard, strict=True) if difficult == "keep" or not h}
+
+
+def _decode_centre(path: Path, size: int) -> torch.Tensor:
+    """One photo's central square, as :func:`tkmia_utils.data.folder.decode` gives the whole."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    except Exception as error:  # Pillow's decoders raise a dozen types on broken files
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+    return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
+
+
+def _listed(files: Sequence[Path]) -> str:
+    """Count missing files and name the first few."""
+    named = ", ".join(map(str, files[:NAMED])) + (", ..." if len(files) > NAMED else "")
+    return f"{len(files)} file{'s' if len(files) > 1 else ''} missing: {named}"
