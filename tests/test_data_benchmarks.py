@@ -118,7 +118,6 @@ def nus_root(tmp_path):
 
 @pytest.fixture
 def root_of(voc_root, coco_root, nus_root):
-    # the three layouts have no file in common
     return {"voc": voc_root, "coco": coco_root(), "nus": nus_root}
 
 
@@ -241,8 +240,9 @@ def test_missing_photos_are_an_error_or_left_out_by_name(root_of, name):
         data.load(name, "val", root=root)
     with pytest.warns(UserWarning, match=rf"left out: 1 .*{gone.name}") as caught:
         rest = data.load(name, "val", root=root, size=8, on_error="skip")
-    assert len(caught) == 1
-    assert named(rest) == {i: v for i, v in named(whole).items() if i != whole.ids[0]}
+    assert len(caught) == 1 and named(rest) == {
+        i: v for i, v in named(whole).items() if i != whole.ids[0]
+    }
     assert torch.equal(rest.images([0]), whole.images([1]))
     for i in rest.ids:
         (root / PHOTO[name].format(i)).unlink()
@@ -374,10 +374,9 @@ def test_real_coco_labels_agree_with_the_json(split):
     official = sorted(content["categories"], key=lambda category: category["id"])
     assert list(found.classes) == [category["name"] for category in official]
     column = {category["id"]: c for c, category in enumerate(official)}
-    number = {image["id"]: image["file_name"] for image in content["images"]}
-    wanted = {(number[a["image_id"]], column[a["category_id"]]) for a in content["annotations"]}
-    got = {(found.ids[i], c) for i, c in found.labels.nonzero().tolist()}
-    assert got == wanted
+    file = {image["id"]: image["file_name"] for image in content["images"]}
+    wanted = {(file[a["image_id"]], column[a["category_id"]]) for a in content["annotations"]}
+    assert {(found.ids[i], c) for i, c in found.labels.nonzero().tolist()} == wanted
     assert len(found) == {"train": 80, "val": 79}[split]
     assert found.images(range(8)).flatten(1).std(1).min() > 0.02
 

@@ -76,6 +76,9 @@ def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.D
             low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
             line |= {name: mean[name][0], f"{name} low": low, f"{name} high": high}
         lines.append(line)
+    # cell by cell, the methods of a cell together, both in the order in which they first appear
+    places = {name: {v: i for i, v in enumerate(rows[name].unique())} for name in KEYS}
+    lines.sort(key=lambda line: [places[name][line[name]] for name in KEYS])
     return pd.DataFrame(lines)
 
 
