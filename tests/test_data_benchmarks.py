@@ -90,8 +90,7 @@ def coco_root(tmp_path):
     return make
 
 
-def write_nus(root, rows):
-    """NUS-WIDE's layout from half -> [(name, set of concepts)]."""
+def write_nus(root, rows):  # half -> [(name, set of concepts)]
     write(root / "Concepts81.txt", "\r\n".join(nus.CLASSES))
     for half, images in rows.items():
         lines = [name.replace("/", "\\") for name, _ in images]
@@ -240,9 +239,8 @@ def test_missing_photos_are_an_error_or_left_out_by_name(root_of, name):
         data.load(name, "val", root=root)
     with pytest.warns(UserWarning, match=rf"left out: 1 .*{gone.name}") as caught:
         rest = data.load(name, "val", root=root, size=8, on_error="skip")
-    assert len(caught) == 1 and named(rest) == {
-        i: v for i, v in named(whole).items() if i != whole.ids[0]
-    }
+    expected = {i: shown for i, shown in named(whole).items() if i != whole.ids[0]}
+    assert len(caught) == 1 and named(rest) == expected
     assert torch.equal(rest.images([0]), whole.images([1]))
     for i in rest.ids:
         (root / PHOTO[name].format(i)).unlink()

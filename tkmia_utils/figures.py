@@ -16,6 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from tkmia_utils import protocol
 from tkmia_utils.data import MultiLabelSet
@@ -258,6 +259,7 @@ def rank_paths(
         )  # fmt: skip
     ax.axhline(k + 0.5, color="black", linewidth=1.2)
     ax.set(xlabel="iteration", ylabel="rank (the rule is at k)", ylim=(len(classes) + 0.6, 0.4))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_yticks([1, *range(5, len(classes) + 1, 5)])
     ax.set_xlim(-0.02 * len(steps), len(steps) * (1 + 1.3 / ax.get_window_extent().width * 100))
     ax.grid(visible=False, axis="y")

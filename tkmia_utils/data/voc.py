@@ -245,5 +245,5 @@ def _decode_centre(path: Path, size: int) -> torch.Tensor:
 
 def _listed(files: Sequence[Path]) -> str:
     """Count missing files and name the first few."""
-    named = ", ".join(map(str, files[:NAMED])) + (", ..." if len(files) > NAMED else "")
+    named = ", ".join(map(str, files[:NAMED])) + (" ..." if len(files) > NAMED else "")
     return f"{len(files)} file{'s' if len(files) > 1 else ''} missing: {named}"
