@@ -390,3 +390,16 @@ def test_a_method_of_your_own_runs_in_the_same_engine():
     model = linear_victim()
     images, labels, specified = task(model, 4, k=2)
     assert attack(model, images, labels, specified, 2, method=Lower(), lr=1e-2).success.all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_call_drives_every_method_on_logits(name):
+    model, images, labels, specified = world(3)
+    call = dict(method=name, lr=0.02, max_iter=5, slots=3)
+    same(
+        attack(model, images, labels, specified, 3, **call),
+        attack(model, images, labels, specified, 3, scores="logits", **call),
+    )
+    if name in ("kfool", "gmla"):
+        with pytest.raises(ValueError, match=r"^scores: "):
+            attack(model, images, labels, specified, 3, scores="sigmoid", **call)

@@ -44,6 +44,7 @@ def attack(
     alpha: float | torch.Tensor = 1e-4,
     momentum: float | torch.Tensor = 0.9,
     delta: int | torch.Tensor | None = None,
+    scores: str | None = None,
     slots: int | None = None,
     check_every: int = 1,
     device: str | torch.device = "auto",
@@ -75,6 +76,9 @@ def attack(
         Step size, weight of ``1/2 ||eps||^2`` and momentum of SGD, in the paper's [-1, 1] pixels.
     delta : int or torch.Tensor, optional
         How many of S must be out of the top k for success, 1 <= delta <= |S|; default |S|.
+    scores : {"logits", "sigmoid"}, optional
+        What a loss of scores is taken of; default the method's own, which is logits for all but
+        TkMIA as printed. kFool and GMLA know logits alone.
     slots : int, optional
         Batch size B of the engine, default min(N, 16), on CUDA min(N, 64). At a fixed B results
         are equal to the bit whatever the order and the neighbours; a short queue is padded to B.
@@ -90,7 +94,7 @@ def attack(
     progress : bool
         Show a progress bar.
     **options
-        Options of the method, for instance ``scores="sigmoid"`` or ``variant="paper"``.
+        Options of the method, for instance ``variant="paper"``.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def attack(
             raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
     if any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in snapshots):
         raise ValueError(f"snapshots: expected ints >= 0, got {list(snapshots)}")
-    chosen = build(method, **options)
+    chosen = build(method, scores=scores, **options)
     size = slots or min(len(images), DEFAULT_SLOTS.get(place.type, 16))
     run = _Run(
         model, chosen, images, queue, size=size, device=place, record=record, snapshots=snapshots

@@ -25,13 +25,16 @@ METHODS: dict[str, Callable[..., Method]] = {
 __all__ = ["METHODS", "Method", "Pull", "Rows", "State", "build"]
 
 
-def build(method: str | Method, **options: object) -> Method:
+def build(method: str | Method, *, scores: str | None = None, **options: object) -> Method:
     """Make a method from its name and options; a ready-made method is passed through.
 
     Parameters
     ----------
     method : str or Method
         A key of :data:`METHODS`, or an object with the interface of :class:`Method`.
+    scores : {"logits", "sigmoid"}, optional
+        What the method's loss is taken of; None is the method's own choice. A method that only
+        knows logits accepts "logits" and refuses the rest.
     **options
         Given to the method's constructor.
 
@@ -45,12 +48,15 @@ def build(method: str | Method, **options: object) -> Method:
         Unknown name, or an option the method does not have.
     """
     if not isinstance(method, str):
+        options |= {} if scores is None else {"scores": scores}
         if options:
             raise ValueError(f"method: a ready-made method takes no options, got {sorted(options)}")
         return method
     if method not in METHODS:
         raise ValueError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
     accepted = inspect.signature(METHODS[method]).parameters
+    if scores is not None and (scores != "logits" or "scores" in accepted):
+        options |= {"scores": scores}
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise ValueError(f"{unknown[0]}: method {method!r} takes {sorted(accepted)}, not this")
