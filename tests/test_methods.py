@@ -7,7 +7,7 @@ from test_engine import linear_victim, net, same, task
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from tkmia_utils import attack, losses
-from tkmia_utils.methods import METHODS, Rows, build
+from tkmia_utils.methods import METHODS, Point, Rows, build
 from tkmia_utils.methods.base import PixelDescent
 
 LR, ALPHA, STEPS = 3e-2, 1e-2, 20
@@ -330,7 +330,7 @@ def test_learned_lambdas_stay_in_their_interval():
         def pull(v, *, keep=False, logits=logits, x=x):
             return torch.autograd.grad(logits, x, v, retain_graph=keep)[0]
 
-        state = method.step(images, logits.detach(), logits.detach(), pull, rows, state)
+        state = method.step(Point(images, logits.detach(), logits.detach(), pull, rows), state)
         seen.append(torch.stack([state["lam1"], state["lam2"]]))
     seen = torch.stack(seen)
     assert seen.min() >= 0 and seen.max() <= 1 and seen.unique().numel() > 4
@@ -346,7 +346,7 @@ def test_gmla_leaves_the_other_labels_loss_alone_to_first_order():
         return torch.autograd.grad(logits, x, v, retain_graph=True)[0]
 
     rows = rows_for(labels, specified, 3, lr=1.0)
-    direction = build("gmla").loss_gradient(logits.detach(), clean, pull, rows, {})
+    direction = build("gmla").loss_gradient(Point(images, logits.detach(), clean, pull, rows), {})
     others = bce(logits, (clean > 0).float(), reduction="none")[~specified].sum()
     (gradient,) = torch.autograd.grad(others, x, retain_graph=True)
     for a, b in zip(direction.flatten(1), gradient.flatten(1), strict=True):
@@ -384,7 +384,7 @@ def test_a_method_of_your_own_runs_in_the_same_engine():
     class Lower(PixelDescent):
         """Push the specified labels down, and nothing else."""
 
-        def score_gradient(self, scores, clean_scores, rows, state):
+        def score_gradient(self, scores, rows, state):
             return rows.specified.to(scores.dtype)
 
     model = linear_victim()

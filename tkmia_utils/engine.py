@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from tkmia_utils.checks import K
-from tkmia_utils.methods import Method, Rows, build
+from tkmia_utils.methods import Method, Point, Rows, build
 from tkmia_utils.outcome import (
     BAD_GRADIENT,
     BAD_LOGITS,
@@ -204,9 +204,8 @@ class _Run:
         def pull(v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
             return torch.autograd.grad(logits, x, v.to(logits.dtype), retain_graph=keep)[0]
 
-        stepped = self.method.step(
-            self.clean, scores, self.clean_logits, pull, self.rows, self.state
-        )
+        point = Point(self.clean, scores, self.clean_logits, pull, self.rows)
+        stepped = self.method.step(point, self.state)
         running = self.status == RUNNING
         finite = torch.ones_like(running)
         for value in stepped.values():

@@ -57,8 +57,8 @@ class AttackResult:
     l2 : torch.Tensor
         float32 ``(N,)``: norm of the perturbation over pixels in [0, 1].
     l2_paper : torch.Tensor
-        float32 ``(N,)``: the same in the paper's [-1, 1] pixels, twice as large (but see
-        :class:`tkmia_utils.methods.tkmia.ReleasedTkMIA`, which reports its norm before a tanh).
+        float32 ``(N,)``: the same in the paper's [-1, 1] pixels, twice as large. (The released
+        variant of TkMIA reports its norm before a tanh instead.)
     clean_logits, adversarial_logits : torch.Tensor
         float32 ``(N, C)``.
     reasons : tuple of str

@@ -7,11 +7,11 @@ they take one step. The engine owns slots, success, limits and results.
 import inspect
 from collections.abc import Callable
 
-from tkmia_utils.methods.base import Method, Pull, Rows, State
+from tkmia_utils.methods.base import Method, Point, Pull, Rows, State
 from tkmia_utils.methods.gmla import GMLA
 from tkmia_utils.methods.kfool import KFool
 from tkmia_utils.methods.ml_cw_u import MLCWU
-from tkmia_utils.methods.tkmia import tkmia
+from tkmia_utils.methods.tkmia_variants import tkmia
 from tkmia_utils.methods.tkml_ap_u import TkMLAPU
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -22,7 +22,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "gmla": GMLA,
 }
 
-__all__ = ["METHODS", "Method", "Pull", "Rows", "State", "build"]
+__all__ = ["METHODS", "Method", "Point", "Pull", "Rows", "State", "build"]
 
 
 def build(method: str | Method, *, scores: str | None = None, **options: object) -> Method:

@@ -43,6 +43,29 @@ class Rows:
     most: int
 
 
+@dataclass(frozen=True)
+class Point:
+    """Where the attack stands in one iteration.
+
+    Attributes
+    ----------
+    images : torch.Tensor
+        Clean images ``(B, 3, H, W)`` in [0, 1].
+    logits, clean_logits : torch.Tensor
+        ``(B, C)``, of the adversarial images and of the clean ones.
+    pull : Pull
+        Vector-Jacobian product at the adversarial images.
+    rows : Rows
+        Labels and settings.
+    """
+
+    images: torch.Tensor
+    logits: torch.Tensor
+    clean_logits: torch.Tensor
+    pull: Pull
+    rows: Rows
+
+
 class Method(Protocol):
     """One attack, as the engine sees it.
 
@@ -62,19 +85,8 @@ class Method(Protocol):
         """L2 norm the method reports, ``(B,)``, in the paper's [-1, 1] pixels."""
         ...
 
-    def step(
-        self,
-        images: torch.Tensor,
-        logits: torch.Tensor,
-        clean_logits: torch.Tensor,
-        pull: Pull,
-        rows: Rows,
-        state: State,
-    ) -> State:
-        """State after one iteration.
-
-        `logits` ``(B, C)`` and `pull` belong to :meth:`image` of `state`.
-        """
+    def step(self, point: Point, state: State) -> State:
+        """State after one iteration; `point` belongs to :meth:`image` of `state`."""
         ...
 
 
@@ -118,41 +130,25 @@ class PixelDescent:
         """Distance of the adversarial image from the clean one."""
         return 2 * (adversarial - images).flatten(1).norm(dim=1)
 
-    def score_gradient(
-        self, scores: torch.Tensor, clean_scores: torch.Tensor, rows: Rows, state: State
-    ) -> torch.Tensor:
+    def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
         """Gradient of the attack's loss with respect to the scores, ``(B, C)``."""
         raise NotImplementedError
 
-    def loss_gradient(
-        self,
-        logits: torch.Tensor,
-        clean_logits: torch.Tensor,
-        pull: Pull,
-        rows: Rows,
-        state: State,
-    ) -> torch.Tensor:
+    def loss_gradient(self, point: Point, state: State) -> torch.Tensor:
         """Gradient of the attack's loss with respect to the [0, 1] pixels."""
         if self.scores == "logits":
-            return pull(self.score_gradient(logits, clean_logits, rows, state))
-        scores = logits.sigmoid()
-        gradient = self.score_gradient(scores, clean_logits.sigmoid(), rows, state)
-        return pull(gradient * scores * (1 - scores))
+            return point.pull(self.score_gradient(point.logits, point.rows, state))
+        scores = point.logits.sigmoid()
+        gradient = self.score_gradient(scores, point.rows, state)
+        return point.pull(gradient * scores * (1 - scores))
 
-    def step(
-        self,
-        images: torch.Tensor,
-        logits: torch.Tensor,
-        clean_logits: torch.Tensor,
-        pull: Pull,
-        rows: Rows,
-        state: State,
-    ) -> State:
+    def step(self, point: Point, state: State) -> State:
         """One step of SGD with momentum and weight decay alpha, then back into the box."""
         # [0, 1] pixels are x + eps / 2, hence the half
-        gradient = self.loss_gradient(logits, clean_logits, pull, rows, state) / 2
-        eps, velocity = descend(state["eps"], state["velocity"], gradient, rows)
-        return {"eps": 2 * ((images + eps / 2).clamp(0, 1) - images), "velocity": velocity}
+        gradient = self.loss_gradient(point, state) / 2
+        eps, velocity = descend(state["eps"], state["velocity"], gradient, point.rows)
+        eps = 2 * ((point.images + eps / 2).clamp(0, 1) - point.images)
+        return {"eps": eps, "velocity": velocity}
 
 
 def descend(

@@ -2,7 +2,7 @@
 
 import torch
 
-from tkmia_utils.methods.base import PixelDescent, Pull, Rows, State, column
+from tkmia_utils.methods.base import PixelDescent, Point, State, column
 
 
 class GMLA(PixelDescent):
@@ -19,19 +19,12 @@ class GMLA(PixelDescent):
     def __init__(self) -> None:
         super().__init__()
 
-    def loss_gradient(
-        self,
-        logits: torch.Tensor,
-        clean_logits: torch.Tensor,
-        pull: Pull,
-        rows: Rows,
-        state: State,
-    ) -> torch.Tensor:
+    def loss_gradient(self, point: Point, state: State) -> torch.Tensor:
         """Target gradient minus its part along the other labels' gradient."""
-        probability = logits.sigmoid()
-        kept = (clean_logits > 0).to(logits.dtype)
-        target = pull(torch.where(rows.specified, probability, 0.0), keep=True)
-        others = pull(torch.where(rows.specified, 0.0, probability - kept))
+        specified, probability = point.rows.specified, point.logits.sigmoid()
+        kept = (point.clean_logits > 0).to(probability.dtype)
+        target = point.pull(torch.where(specified, probability, 0.0), keep=True)
+        others = point.pull(torch.where(specified, 0.0, probability - kept))
         overlap = (target * others).flatten(1).sum(1)
         size = others.flatten(1).square().sum(1).clamp_min(torch.finfo(others.dtype).tiny)
         return target - column(overlap / size) * others

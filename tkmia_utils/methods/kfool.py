@@ -2,7 +2,7 @@
 
 import torch
 
-from tkmia_utils.methods.base import PixelDescent, Pull, Rows, State, column
+from tkmia_utils.methods.base import PixelDescent, Point, State, column
 
 
 class KFool(PixelDescent):
@@ -34,18 +34,11 @@ class KFool(PixelDescent):
         """Start from eps = 0."""
         return {"eps": torch.zeros_like(images)}
 
-    def step(
-        self,
-        images: torch.Tensor,
-        logits: torch.Tensor,
-        clean_logits: torch.Tensor,
-        pull: Pull,
-        rows: Rows,
-        state: State,
-    ) -> State:
+    def step(self, point: Point, state: State) -> State:
         """Step over the k+1 boundaries at once."""
+        images, logits, rows = point.images, point.logits, point.rows
         classes = logits.shape[-1]
-        star = clean_logits.masked_fill(~rows.labels, -torch.inf).argmax(-1)
+        star = point.clean_logits.masked_fill(~rows.labels, -torch.inf).argmax(-1)
         order = logits.argsort(dim=-1, descending=True, stable=True)
         from_star = _one_hot(star, classes)
         normals, distances = torch.zeros_like(images), torch.zeros_like(rows.lr)
@@ -54,7 +47,7 @@ class KFool(PixelDescent):
         for place in range(rows.most + 1):
             label = order[:, place]
             counts = ((place <= rows.k) & (label != star)).to(logits.dtype)
-            w = pull(_one_hot(label, classes) - from_star, keep=place < rows.most) / 2
+            w = point.pull(_one_hot(label, classes) - from_star, keep=place < rows.most) / 2
             length = w.flatten(1).norm(dim=1).clamp_min(torch.finfo(w.dtype).tiny)
             gap = (logits.gather(1, label[:, None]) - logits.gather(1, star[:, None])).abs()
             normals = normals + column(counts / length) * w

@@ -28,8 +28,6 @@ class MLCWU(PixelDescent):
             raise ValueError(f"form: expected 'untargeted' or 'printed', got {form!r}")
         self.form = form
 
-    def score_gradient(
-        self, scores: torch.Tensor, clean_scores: torch.Tensor, rows: Rows, state: State
-    ) -> torch.Tensor:
+    def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
         """See :func:`tkmia_utils.losses.ml_cw_u_gradient`."""
         return losses.ml_cw_u_gradient(scores, rows.labels, form=self.form)

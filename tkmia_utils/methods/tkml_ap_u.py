@@ -19,8 +19,6 @@ class TkMLAPU(PixelDescent):
         What f is.
     """
 
-    def score_gradient(
-        self, scores: torch.Tensor, clean_scores: torch.Tensor, rows: Rows, state: State
-    ) -> torch.Tensor:
+    def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
         """See :func:`tkmia_utils.losses.tkml_ap_u_gradient`."""
         return losses.tkml_ap_u_gradient(scores, rows.labels, rows.k)
