@@ -67,6 +67,7 @@ def test_the_same_notebooks_run_on_a_folder_of_pictures(workshop, tmp_path):
         "name": "pictures",
         "note": "generated pictures, read as files",
         "extends": str(SMOKE),
+        "notebooks": [{"notebook": "06_attack_loop", "parameters": {"lrs": [0.1]}}],
         "common": {
             "dataset": "folder",
             "train_csv": str(paths["train"]),

@@ -158,6 +158,16 @@ def test_the_typical_image_is_the_median_success_of_its_cell(attacked):
         assert rows["l2_paper"][at] == norms[(len(norms) - 1) // 2] and rows["success"][at]
 
 
+def test_a_cell_without_success_is_shown_by_its_median_failure(attacked):
+    rows, _ = attacked[1]["tkmia"]
+    rows = rows.assign(success=False)
+    at = protocol.typical(rows)
+    assert [rows["cell"][i] for i in at] == list(rows["cell"].unique())
+    for i in at:
+        norms = np.sort(rows[rows["cell"] == rows["cell"][i]]["l2_paper"])
+        assert rows["l2_paper"][i] == norms[(len(norms) - 1) // 2]
+
+
 def test_saved_examples_come_back_as_they_were(world, attacked, tmp_path):
     _, data, _ = world
     queue, frames = attacked

@@ -160,8 +160,9 @@ class Queue:
     k: torch.Tensor
     delta: torch.Tensor
 
-    def rows(self, at: torch.Tensor) -> "Queue":
-        """Some rows of the queue, by position (int64), in that order and as often as given."""
+    def rows(self, at: Sequence[int] | torch.Tensor) -> "Queue":
+        """Some rows of the queue, by position, in that order and as often as given; or none."""
+        at = torch.as_tensor(at, dtype=torch.int64)
         cells = tuple(self.cells[i] for i in at.tolist())
         tensors = (self.index, self.labels, self.specified, self.k, self.delta)
         return Queue(cells, *(tensor[at] for tensor in tensors))
@@ -310,6 +311,8 @@ def run(
 def typical(rows: pd.DataFrame) -> list[int]:
     """Choose the image of every cell that stands for it: the median success by norm.
 
+    In a cell without any success it is the median failure, so that a figure shows what there is.
+
     Parameters
     ----------
     rows : pandas.DataFrame
@@ -318,13 +321,13 @@ def typical(rows: pd.DataFrame) -> list[int]:
     Returns
     -------
     list of int
-        One position in `rows` a cell that has a success; the lower median where there are two.
+        One position in `rows` a cell; the lower median where there are two.
     """
     chosen = []
     for _, cell in rows.reset_index(drop=True).groupby("cell", sort=False):
-        won = cell[cell["success"]].sort_values("l2_paper", kind="stable")
-        if len(won):
-            chosen.append(int(won.index[(len(won) - 1) // 2]))
+        pool = cell[cell["success"]] if cell["success"].any() else cell
+        pool = pool.sort_values("l2_paper", kind="stable")
+        chosen.append(int(pool.index[(len(pool) - 1) // 2]))
     return chosen
 
 
