@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -369,3 +370,14 @@ def test_a_number_may_be_written_1e_3_in_a_profile(root):
     profile = plan.load_profile(file)
     assert profile.time_limit == 100
     assert profile.steps[0].parameters == {"lr": 5e-4, "kind": "1e", "limit": -100.0}
+
+
+@pytest.mark.parametrize("path", sorted(plan.PROFILES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_profile_that_ships_fits_the_notebooks(path):
+    profile = plan.load_profile(path.stem)
+    resolved = plan.resolve(profile, Path(__file__).parents[1])
+    assert profile.name == path.stem and len(resolved) == 9
+    attacks = [resolved[name] for name in ("06_attack_loop", "07_baselines")]
+    shared = set(attacks[0]) & set(attacks[1])
+    assert all(attacks[0][name] == attacks[1][name] for name in shared)
+    assert resolved["08_tables_and_figures"]["limit"] in attacks[0]["limits"]
