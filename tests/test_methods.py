@@ -375,6 +375,8 @@ def test_options_a_method_does_not_have_are_refused_by_name(name):
         ("tkml_ap_u", {"scores": "softmax"}, "scores"),
         ("ml_cw_u", {"form": "targeted"}, "form"),
         ("kfool", {"overshoot": -1.0}, "overshoot"),
+        ("kfool", {"overshoot": float("inf")}, "overshoot"),
+        ("kfool", {"overshoot": "a"}, "overshoot"),
         ("kfool", {"class_sum": "max"}, "class_sum"),
     ],
 )

@@ -53,6 +53,11 @@ def test_a_study_lists_every_cell_once():
         protocol.Cell("S1", 1, m=2)
     with pytest.raises(ValueError, match="scheme"):
         protocol.Cell("S3", 1, m=2)
+    with pytest.raises(ValueError, match="k: "):
+        protocol.Cell("S2", 0, m=1)
+    for pairs in ([(2,)], [(2, 2, 2, 1)]):
+        with pytest.raises(ValueError, match="pairs"):
+            protocol.study(TYPES, [1], pairs)
 
 
 def test_the_queue_holds_the_first_eligible_images_of_each_cell(world, attacked):
@@ -119,10 +124,26 @@ def test_a_bootstrap_interval_covers_about_as_often_as_it_says():
         rows = pd.DataFrame(
             {c: 0.0 for c in [*tables.CHANGES, "delta_l", "l2", "iterations"]}, index=range(60)
         )
-        rows = rows.assign(scheme="S2", cell="c", method="m", success=True, l2_paper=value)
+        rows = rows.assign(
+            scheme="S2",
+            cell="c",
+            method="m",
+            success=True,
+            l2_paper=value,
+            image=[str(i) for i in range(60)],
+        )
         line = tables.summary(rows, resamples=200).iloc[0]
         inside += line["APer low"] <= 1.0 <= line["APer high"]
     assert 0.85 <= inside / 200 <= 0.99
+
+
+def test_rows_of_one_image_are_resampled_together():
+    rng = np.random.default_rng(0)
+    once = verdict_rows(rng.random(40), rng.random(40))
+    thrice = pd.concat([once] * 3, ignore_index=True)
+    a, b = tables.summary(once, resamples=400), tables.summary(thrice, resamples=400)
+    np.testing.assert_allclose(a["APer low"], b["APer low"])
+    np.testing.assert_allclose(a["APer high"], b["APer high"])
 
 
 def verdict_rows(ours, theirs):
@@ -144,6 +165,9 @@ def test_standing_tells_first_tied_and_behind_apart():
     ours = base + noise - noise.mean() + 0.01
     lines = tables.standing(verdict_rows(ours, base), rivals=["rival"], resamples=500)
     assert set(lines["verdict"]) == {"tied"}
+    # a better mean whose interval holds 0 is no first place
+    lines = tables.standing(verdict_rows(ours - 0.02, base), rivals=["rival"], resamples=500)
+    assert (lines["champion"] < lines["best"]).all() and set(lines["verdict"]) == {"tied"}
     rows = verdict_rows(base, base)
     rows.loc[0, "image"] = "another"
     with pytest.raises(ValueError, match="different images"):

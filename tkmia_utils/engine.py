@@ -112,10 +112,13 @@ def attack(
         delta=delta,
     )  # fmt: skip
     for name, value in (("slots", slots), ("check_every", check_every)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and (not whole or value < 1):
             raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
-    if any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in snapshots):
-        raise ValueError(f"snapshots: expected ints >= 0, got {list(snapshots)}")
+    if not isinstance(snapshots, Sequence) or any(
+        isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in snapshots
+    ):
+        raise ValueError(f"snapshots: expected a sequence of ints >= 0, got {snapshots!r}")
     chosen = build(method, scores=scores, **options)
     size = slots or min(len(images), DEFAULT_SLOTS.get(place.type, 16))
     run = _Run(
@@ -337,7 +340,10 @@ def _device(model: object, device: str | torch.device) -> torch.device:
         home = next((p.device for p in model.parameters()), None)
     else:
         home = None
-    wanted = None if device == "auto" else torch.device(device)
+    try:
+        wanted = None if device == "auto" else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: expected 'auto' or a torch device, got {device!r}") from error
     if wanted and home and (wanted.type, wanted.index or 0) != (home.type, home.index or 0):
         raise ValueError(f"device: the model is on {home}, not on {wanted}; move it first")
     return home or wanted or torch.device("cpu")

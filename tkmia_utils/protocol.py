@@ -56,6 +56,8 @@ class Cell:
             raise ValueError(f"scheme: expected 'S1' or 'S2', got {self.scheme!r}")
         if (self.scheme == "S1") != bool(self.type) or (self.scheme == "S2") != bool(self.m):
             raise ValueError("cell: S1 wants a type and no m, S2 wants an m and no type")
+        if self.k < 1:
+            raise ValueError(f"k: expected k >= 1, got {self.k}")
         if not 0 <= self.delta <= self.m:
             raise ValueError(f"delta: expected 0 <= delta <= |S| = {self.m}, got {self.delta}")
 
@@ -84,6 +86,9 @@ def study(types: Sequence[str], ks: Sequence[int], pairs: Sequence[Sequence[int]
     -------
     list of Cell
     """
+    for pair in pairs:
+        if len(pair) not in (2, 3):
+            raise ValueError(f"pairs: expected (k, m) or (k, m, delta), got {tuple(pair)}")
     first = [Cell("S1", k, type=name) for name in types for k in ks]
     return first + [Cell("S2", k, m=m, delta=sum(delta)) for k, m, *delta in pairs]
 

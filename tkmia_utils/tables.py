@@ -48,7 +48,7 @@ def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.D
     rows : pandas.DataFrame
         From :func:`tkmia_utils.protocol.frame`, of any number of methods.
     resamples : int
-        Bootstrap resamples of the images of a cell.
+        Bootstrap resamples of the images of a cell; rows of one image are drawn together.
     seed : int
         Of the resampling.
 
@@ -69,7 +69,9 @@ def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.D
     for key, cell in rows.groupby(KEYS, sort=False):
         n = len(cell)
         mean = _means(cell, np.ones((1, n)))
-        spread = _means(cell, _resampled(n, resamples, seed))
+        # an image that stands in several rows is drawn with all of them, or not at all
+        images, owner = np.unique(cell["image"].to_numpy(dtype=str), return_inverse=True)
+        spread = _means(cell, _resampled(len(images), resamples, seed)[:, owner])
         line = dict(zip(KEYS, key, strict=True)) | {"n": n}
         for name in QUANTITIES:
             drawn = spread[name][~np.isnan(spread[name])]
@@ -179,10 +181,10 @@ def standing(
             low, high = np.percentile(gap, [2.5, 97.5]) if len(gap) else (np.nan, np.nan)
             if np.isnan(ours):
                 verdict = "behind"
-            elif not alive or ours < values[best]:
+            elif not alive or high < 0:
                 verdict = "first"
             else:
-                verdict = "tied" if low <= 0 <= high else "behind"
+                verdict = "behind" if low > 0 else "tied"
             lines.append(
                 {"scheme": scheme, "cell": name, "n": len(images), "quantity": quantity}
                 | {"champion": ours, "rival": best, "best": values[best]}

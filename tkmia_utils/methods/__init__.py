@@ -48,6 +48,8 @@ def build(method: str | Method, *, scores: str | None = None, **options: object)
         Unknown name, or an option the method does not have.
     """
     if not isinstance(method, str):
+        if not callable(getattr(method, "step", None)):
+            raise ValueError(f"method: expected a name or a Method, got {method!r}")
         options |= {} if scores is None else {"scores": scores}
         if options:
             raise ValueError(f"method: a ready-made method takes no options, got {sorted(options)}")
@@ -55,7 +57,9 @@ def build(method: str | Method, *, scores: str | None = None, **options: object)
     if method not in METHODS:
         raise ValueError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
     accepted = inspect.signature(METHODS[method]).parameters
-    if scores is not None and (scores != "logits" or "scores" in accepted):
+    if scores not in (None, "logits") and "scores" not in accepted:
+        raise ValueError(f"scores: method {method!r} knows logits alone, got {scores!r}")
+    if scores is not None and "scores" in accepted:
         options |= {"scores": scores}
     unknown = sorted(set(options) - set(accepted))
     if unknown:

@@ -24,8 +24,8 @@ class KFool(PixelDescent):
 
     def __init__(self, *, overshoot: float = 0.0, class_sum: str = "sum") -> None:
         super().__init__()
-        if not overshoot >= 0:
-            raise ValueError(f"overshoot: expected a number >= 0, got {overshoot}")
+        if not isinstance(overshoot, int | float) or not 0 <= overshoot < float("inf"):
+            raise ValueError(f"overshoot: expected a finite number >= 0, got {overshoot!r}")
         if class_sum not in ("sum", "mean"):
             raise ValueError(f"class_sum: expected 'sum' or 'mean', got {class_sum!r}")
         self.overshoot, self.class_sum = overshoot, class_sum
