@@ -1,5 +1,7 @@
 """Promises of long work: chunks that are never done twice, and an honest search."""
 
+import shutil
+
 import pytest
 import torch
 from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
@@ -103,3 +105,15 @@ def test_a_method_without_rates_has_nothing_to_search(setting):
     assert best == {} and grid.empty
     with pytest.raises(ValueError, match="lrs"):
         campaign.search(victim, queue, data, method="tkmia", lrs=[], alphas=[1e-4], max_iter=5)
+
+
+def test_other_code_is_other_work(setting, tmp_path, monkeypatch):
+    victim, data, _, _, queue = setting
+    package = tmp_path / "package"
+    shutil.copytree(campaign.PACKAGE, package)
+    monkeypatch.setattr(campaign, "PACKAGE", package)
+    for module in ("losses.py", "figures.py", "methods/tkmia.py"):
+        campaign.run(victim, queue, data, folder=tmp_path / "chunks", **CALL)
+        (package / module).write_text((package / module).read_text() + "# changed\n")
+    campaign.run(victim, queue, data, folder=tmp_path / "chunks", **CALL)
+    assert len(list((tmp_path / "chunks").iterdir())) == 3  # figures draw, they decide no row

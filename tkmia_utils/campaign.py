@@ -12,9 +12,14 @@ from tkmia_utils import protocol
 from tkmia_utils.data import MultiLabelSet
 from tkmia_utils.engine import attack
 from tkmia_utils.protocol import Queue
-from tkmia_utils.results import load_results, save_results
+from tkmia_utils.results import PACKAGE, load_results, save_results
 from tkmia_utils.victims import Victim
 
+# the code that decides a row: when it changes, saved chunks are other work
+MODULES = (
+    *("topk.py", "measures.py", "losses.py", "methods/*.py"),
+    *("queue.py", "outcome.py", "engine.py", "protocol.py", "campaign.py"),
+)
 # methods that have no learning rate and no alpha to search for
 WITHOUT_RATES = ("kfool",)
 
@@ -35,8 +40,8 @@ def run(
     """Attack a queue in chunks, each saved when it is done; a killed run goes on with the next.
 
     One run at the largest limit answers for all of them. A chunk's file is named by the hash of
-    the victim, its images, S, k and delta, the method and the settings, so that a file is only
-    ever read back for the very work that made it.
+    the victim, its images, S, k and delta, the method, the settings and the code, so that a file
+    is only ever read back for the very work that made it.
 
     Parameters
     ----------
@@ -98,6 +103,9 @@ def _key(
     told = [victim.key, data.name, data.size, method, list(limits), slots, sorted(settings.items())]
     told.append([data.ids[i] for i in queue.index.tolist()])
     digest = hashlib.sha256(json.dumps(told).encode())
+    for module in MODULES:
+        for path in sorted(PACKAGE.glob(module)):
+            digest.update(path.read_bytes())
     for tensor in (queue.labels, queue.specified, queue.k, queue.delta):
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
