@@ -17,7 +17,7 @@ setup: $(VENV)/.ready  ## make .venv with everything pyproject.toml names (minut
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say PYTHON=python3.11")'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrained,cluster]"
 	touch $@
 
 reproduce: setup  ## run every notebook; figures and tables go to figures/$(PROFILE)

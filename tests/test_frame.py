@@ -21,18 +21,21 @@ FLOORS = [
     ["engine"],
     ["results"],
     ["data"],
+    ["backbones", "recipes"],
+    ["prediction"],
+    ["training"],
     ["victims"],
     ["protocol"],
     ["tables", "campaign"],
     ["figures"],
     ["plan"],
-    ["pipeline", "cluster", "widgets"],
+    ["pipeline", "train", "cluster", "widgets"],
 ]
 
 
 def pyproject() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
+    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     return {r.name: r for r in map(Requirement, lines)}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from tkmia_utils import victims
+from tkmia_utils import backbones, victims
 from tkmia_utils.data import MultiLabelSet
 
 CLASSES = ("red", "green", "blue")
@@ -47,12 +47,12 @@ def test_training_again_gives_the_same_victim_and_leaves_the_random_state(traine
 
 def test_folding_the_normalisation_changes_no_logit():
     torch.manual_seed(0)
-    model = victims.small_net(3, (8, 16, 8, 8, 8), normed=True)
+    model = backbones.small_net(3, (8, 16, 8, 8, 8), normed=True)
     for _ in range(3):
         model(torch.rand(16, 3, 32, 32))  # so that the running statistics are not the trivial ones
     x = torch.rand(4, 3, 32, 32)
-    torch.testing.assert_close(victims.fused(model)(x), model.eval()(x), atol=1e-5, rtol=1e-5)
-    assert not [m for m in victims.fused(model) if isinstance(m, torch.nn.BatchNorm2d)]
+    torch.testing.assert_close(backbones.fused(model)(x), model.eval()(x), atol=1e-5, rtol=1e-5)
+    assert not [m for m in backbones.fused(model) if isinstance(m, torch.nn.BatchNorm2d)]
 
 
 def test_a_saved_victim_loads_with_the_same_logits(trained, tmp_path):

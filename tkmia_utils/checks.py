@@ -72,3 +72,15 @@ def check_k(k: K, *, low: int, high: int | None, rows: torch.Size | None = None)
         raise ValueError(f"k: expected an int or an int64 tensor, got {type(k).__name__}")
     elif k < low or (high is not None and k > high):
         raise ValueError(f"k: expected {wanted}, got {k}")
+
+
+def check_one_of(value: object, choices: tuple[object, ...], *, name: str) -> None:
+    """Refuse a `value` that is none of `choices`.
+
+    Raises
+    ------
+    ValueError
+        The message names the argument and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
