@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ FLOORS = [
 
 def pyproject() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    lines = list(chain(project["dependencies"], *project["optional-dependencies"].values()))
     return {r.name: r for r in map(Requirement, lines)}
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from tkmia_utils import data, pipeline, results
 
 ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT.parent / "shared" / "samples"
 SMOKE = ROOT / "tkmia_utils" / "profiles" / "smoke.yaml"
 
 pytestmark = pytest.mark.notebook
@@ -30,11 +31,15 @@ def listed(root: Path, profile: str) -> dict:
     return json.loads((root / "figures" / profile / "manifest.json").read_text())
 
 
+def listed_notebooks() -> list[str]:
+    steps = yaml.safe_load((SMOKE.parent / "quick.yaml").read_text())["notebooks"]
+    return [step["notebook"] for step in steps]
+
+
 def test_every_notebook_runs_and_lists_what_it_made(workshop):
     assert pipeline.main(["--profile", "smoke", "--root", str(workshop)]) == 0
     made = listed(workshop, "smoke")
-    steps = yaml.safe_load((SMOKE.parent / "quick.yaml").read_text())["notebooks"]
-    assert {entry["notebook"] for entry in made.values()} == {s["notebook"] for s in steps}
+    assert {entry["notebook"] for entry in made.values()} == set(listed_notebooks())
     assert results.stale(workshop, "smoke") == []
     rows = results.load_results(workshop / "runs" / "smoke" / "attack-tkmia.parquet")
     assert set(rows["scheme"]) == {"S1", "S2"} and rows["success"].any()
@@ -79,3 +84,41 @@ def test_the_same_notebooks_run_on_a_folder_of_pictures(workshop, tmp_path):
     assert pipeline.main(["--profile", str(profile), "--root", str(workshop), "--only", *only]) == 0
     rows = results.load_results(workshop / "runs" / "pictures" / "attack-tkmia.parquet")
     assert set(rows["dataset"]) == {"folder"} and rows["success"].any()
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no real photos at {SAMPLES}")
+def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp_path):
+    """The profile itself, every notebook, a ResNet-50; fewer images, pixels and iterations."""
+    sizes = {
+        **{"n": 2, "n_tune": 1, "limits": [3, 6], "lrs": [0.01], "alphas": [0.0001]},
+        **{"ks": [1], "pairs": [[1, 1, 1]], "rule": "paper"},
+    }
+    changes = {"weights": "scratch", "epochs": 1, "batch": 20}
+    text = {
+        "name": "voc-smoke",
+        "extends": "voc",
+        "time_limit": 300,
+        "common": {"data_root": str(SAMPLES / "voc2012"), "size": 64},
+        "notebooks": [
+            {"notebook": "04_victim", "parameters": {"changes": changes, "workers": 0}},
+            {"notebook": "05_attack_step_by_step", "parameters": {"k": 1, "max_iter": 6}},
+            {"notebook": "06_attack_loop", "parameters": sizes},
+            {"notebook": "07_baselines", "parameters": {**sizes, "n_variants": 2}},
+            {
+                "notebook": "08_tables_and_figures",
+                "parameters": {"limit": 6, "least": 1, "resamples": 20},
+            },
+        ],
+    }
+    profile = tmp_path / "voc-smoke.yaml"
+    profile.write_text(yaml.safe_dump(text))
+    steps = [n for n in listed_notebooks() if n[:2] > "02"]
+    assert (
+        pipeline.main(["--profile", str(profile), "--root", str(workshop), "--only", *steps]) == 0
+    )
+    for method in ("tkmia", "tkml_ap_u", "ml_cw_u", "kfool", "gmla"):
+        path = workshop / "runs" / "voc-smoke" / f"attack-{method}.parquet"
+        rows = results.load_results(path)
+        assert set(rows["dataset"]) == {"voc"} and len(rows)
+    quality = pd.read_csv(workshop / "figures" / "voc-smoke" / "04_quality.csv")
+    assert quality["images"].tolist() == [40]

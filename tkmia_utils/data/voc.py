@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torchvision.datasets import VOCDetection
 
 from tkmia_utils.data.base import MultiLabelSet
 from tkmia_utils.data.folder import NAMED, decode
@@ -52,10 +53,11 @@ def voc(
     *,
     year: str = "2012",
     size: int = 300,
-    difficult: str = "keep",
+    difficult: str = "drop",
     resize: str = "squash",
     on_error: str = "raise",
     preload: bool = False,
+    download: bool = False,
 ) -> MultiLabelSet:
     """Read PASCAL VOC in its official layout.
 
@@ -72,9 +74,9 @@ def voc(
         Of the challenge, e.g. ``"2012"``.
     size : int
         Pixels a side; the paper's are 300.
-    difficult : {"keep", "drop"}
-        Whether an object marked as difficult counts as shown. ``"drop"`` is the released code's
-        treatment; an image with difficult objects only then has no label, and stays.
+    difficult : {"drop", "keep"}
+        Whether an object marked as difficult counts as shown. ``"drop"``, the released code's
+        treatment, says no; an image with difficult objects only then has no label, and stays.
     resize : {"squash", "crop"}
         ``"squash"`` keeps the whole photo. ``"crop"`` keeps its central square, the labels still
         being those of the whole photo: the released code's treatment of ``val``.
@@ -82,6 +84,8 @@ def voc(
         What to do about photos that are missing; ``"skip"`` names them in one warning.
     preload : bool
         Decode all photos now and keep them, ``3 * size**2`` bytes each; else at each use.
+    download : bool
+        Let torchvision fetch the files (2 GB) into `root` where they are missing.
 
     Returns
     -------
@@ -102,6 +106,8 @@ def voc(
     )
     base = Path(root) / "VOCdevkit" / f"VOC{year}"
     listed = base / "ImageSets" / "Main" / f"{split}.txt"
+    if download and not listed.is_file():
+        VOCDetection(str(root), year=year, image_set=split, download=True)
     require([listed], source=SOURCE)
     ids = tuple(listed.read_text(encoding="utf-8").split())
     annotations = [base / "Annotations" / f"{i}.xml" for i in ids]
