@@ -29,7 +29,7 @@ FLOORS = [
     ["protocol"],
     ["tables", "campaign"],
     ["figures"],
-    ["plan"],
+    ["plan", "estimate"],
     ["pipeline", "train", "cluster", "widgets"],
 ]
 

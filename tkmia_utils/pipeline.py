@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from tkmia_utils.estimate import estimate
 from tkmia_utils.plan import Profile, Step, check_known, declared, load_profile, resolve
 from tkmia_utils.results import (
     Workspace,
@@ -265,6 +267,24 @@ def _say(line: str, *, passing: bool = False) -> None:
     sys.stdout.flush()
 
 
+def _plan(run: Run, steps: list[Step]) -> int:
+    """Print what the steps will cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = "import matplotlib.pyplot, seaborn\nfrom tkmia_utils import widgets"
+        empty = Path(folder) / "empty.ipynb"
+        cell = nbformat.v4.new_code_cell(source)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), empty)
+        begun = time.monotonic()
+        execute(empty, Path(folder) / "done.ipynb", parameters={}, time_limit=300)
+        start = time.monotonic() - begun
+    parameters = {step.notebook: run.parameters[step.notebook] for step in steps}
+    table, note = estimate(parameters, run.profile.name, run.root, start=start)
+    shown = table.assign(**{"image-iterations": table["image-iterations"].map("{:,}".format)})
+    print(shown.to_markdown(floatfmt=".1f", colalign=("left", "right", "right", "right")))
+    print(f"\n{note}\nOn {_cores()} cores" + (" and a GPU." if torch.cuda.is_available() else "."))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tkmia_utils.pipeline", description=__doc__)
     add = parser.add_argument
@@ -273,6 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", nargs="+", default=[], action="extend", metavar="NAME=VALUE", dest="settings")
     add("--force", action="store_true", help="run again what is up to date")
     add("--root", default=".", help="the folder that holds notebooks/")
+    add("--plan", metavar="PROFILE", help="say what PROFILE will cost on this machine, and stop")
     add("--list", action="store_true", help="say what would be run, and stop")
     return parser
 
@@ -283,13 +304,16 @@ def main(arguments: list[str] | None = None) -> int:
         given = _parser().parse_args(arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
+    profile = given.plan or given.profile
     try:
         for item in given.settings:
             if "=" not in item:
                 raise ValueError(f"--set: expected NAME=VALUE, got {item!r}")
         settings = dict(item.split("=", 1) for item in given.settings)
-        run = Run(load_profile(given.profile), given.root, settings)
+        run = Run(load_profile(profile), given.root, settings)
         steps = run.chosen(given.only)
+        if given.plan:
+            return _plan(run, steps)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
