@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -43,7 +44,10 @@ def train_profile(
     """
     resolved = plan.resolve(plan.load_profile(profile), root, settings)
     plan.check_known(NOTEBOOK, resolved, f"profile {profile}", "a notebook of it")
-    given = resolved[NOTEBOOK]
+    given = dict(resolved[NOTEBOOK])
+    for path in ("train_csv", "val_csv", "data_root"):  # they start from the notebook's folder
+        if given[path] is not None:
+            given[path] = str(Path(root) / "notebooks" / given[path])
     lab = results.Workspace(root, profile, NOTEBOOK, given)
     common = dict(
         size=given["size"], seed=given["seed"], cache=lab.cache, root=given["data_root"],
