@@ -6,7 +6,7 @@ PROFILE ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lab lint format clean
+.PHONY: help setup reproduce test bench lab lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ reproduce: setup  ## run every notebook; figures and tables go to figures/$(PROF
 
 test: setup lint  ## lint, unit tests, then the notebooks in a smoke size
 	$(RUN) -m pytest -q
+
+bench: setup  ## time the engine beside its floor, a plain loop and other libraries (minutes)
+	$(RUN) -m tkmia_utils.bench
 
 lab: setup  ## open the notebooks in JupyterLab
 	$(RUN) -m jupyter lab --notebook-dir=notebooks

@@ -1,6 +1,8 @@
 """Promises of long work: chunks that are never done twice, and an honest search."""
 
 import shutil
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +64,85 @@ def test_another_setting_is_other_work(setting, tmp_path):
     other = Victim(victim.model, [], "another-victim", CLASSES)
     campaign.run(other, queue, data, folder=tmp_path, **CALL)
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_two_trainings_of_one_recipe_are_two_victims(setting, tmp_path):
+    victim, data, _, _, queue = setting
+    campaign.run(victim, queue, data, folder=tmp_path, **CALL)
+    model = deepcopy(victim.model)
+    model[1].bias.data[0] += 1e-6
+    campaign.run(replace(victim, model=model), queue, data, folder=tmp_path, **CALL)
+    campaign.run(
+        replace(victim, model=deepcopy(victim.model)), queue, data, folder=tmp_path, **CALL
+    )
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_weights_of_any_type_have_a_hash():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    found = {campaign.weights(model)}
+    assert campaign.weights(deepcopy(model)) in found
+    assert campaign.weights(deepcopy(model).to(memory_format=torch.channels_last)) in found
+    found |= {campaign.weights(deepcopy(model).to(kind)) for kind in (torch.half, torch.bfloat16)}
+    model[1].num_batches_tracked += 1
+    assert len(found | {campaign.weights(model)}) == 4
+
+
+def test_a_plan_covers_the_queue_and_reads_no_image(setting):
+    victim, data, _, _, queue = setting
+    plan = campaign.shards(victim, queue, replace(data, load=None), chunk=5, **CALL)
+    assert [i for shard in plan for i in shard.rows] == list(range(len(queue.k)))
+    assert len({shard.id for shard in plan}) == len(plan)
+    assert plan == campaign.shards(victim, queue, data, chunk=5, **CALL)
+    assert torch.cat([shard.of(queue).index for shard in plan]).equal(queue.index)
+
+
+def test_a_shard_is_done_once_and_alone(setting, tmp_path, monkeypatch):
+    victim, data, _, _, queue = setting
+    whole = campaign.run(victim, queue, data, folder=tmp_path / "a", chunk=5, **CALL)
+    plan = campaign.shards(victim, queue, data, chunk=5, **CALL)
+    for shard in reversed(plan):
+        path = campaign.do(shard, victim, queue, data, folder=tmp_path / "b")
+        assert path.read_bytes() == (tmp_path / "a" / shard.file).read_bytes()
+    monkeypatch.setattr(protocol, "run", None)
+    assert campaign.do(plan[0], victim, queue, data, folder=tmp_path / "b").is_file()
+    assert campaign.merge(plan, tmp_path / "b").equals(whole)
+    path.unlink()
+    with pytest.raises(ValueError, match=path.name):
+        campaign.merge(plan, tmp_path / "b")
+
+
+def test_threads_belong_to_a_shard_and_are_set_back(setting, tmp_path, monkeypatch):
+    victim, data, _, _, queue = setting
+    before, real, used = torch.get_num_threads(), protocol.run, []
+
+    def noted(*args, **kwargs):
+        used.append(torch.get_num_threads())
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(protocol, "run", noted)
+    for threads in (None, before, before + 1):
+        campaign.run(victim, queue, data, folder=tmp_path, threads=threads, **CALL)
+    assert used == [before, before + 1] and torch.get_num_threads() == before
+    beside_gpu = campaign.shards(victim, queue, data, place="cuda", **CALL)
+    assert {shard.threads for shard in beside_gpu} == {1}
+
+
+BAD = {
+    "chunk": (dict(chunk=0), "chunk: expected an int >= 1, got 0"),
+    "threads": (dict(threads=True), "threads: expected an int >= 1, got True"),
+    "limits": (dict(limits=[]), "limits"),
+    "settings": (dict(alpha=torch.tensor(1e-4)), "settings: expected plain values"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_planned_is_refused(setting, tmp_path, change, message):
+    victim, data, _, _, queue = setting
+    with pytest.raises(ValueError, match=message):
+        campaign.run(victim, queue, data, folder=tmp_path, **{**CALL, **change})
+    with pytest.raises(ValueError, match="queue"):
+        campaign.run(victim, queue.rows([]), data, folder=tmp_path, **CALL)
 
 
 def test_delta_relaxes_success(setting, tmp_path):

@@ -52,10 +52,10 @@ def study(root, **more):
     }
 
 
-def test_without_a_trained_victim_the_plan_is_a_bound_and_says_so(workshop):
+def test_without_a_victim_or_a_committed_run_every_image_counts_with_its_limit(workshop):
     parameters = study(workshop, lrs="[0.001]")
     table, note = estimate.estimate(parameters, "smoke", workshop, start=1.0)
-    assert "upper bound" in note
+    assert "No victim is trained" in note
     assert (table["minutes"] > 0).all() and (table["GB"] > 0).all()
     val = load("emoji", "val", n=80, size=48, cache=workshop / "cache")
     given = parameters["06_attack_loop"]
@@ -65,6 +65,7 @@ def test_without_a_trained_victim_the_plan_is_a_bound_and_says_so(workshop):
     queue = protocol.line_up(cells, val, none, types_of(val), n=3, rule="paper")
     most = (len(queue.k) + len(cells)) * 9  # eight iterations and the verdict on the last
     assert table.loc["06_attack_loop", "image-iterations"] == most
+    assert f"{table['image-iterations'].iloc[:-1].sum():,} image-iterations" in note
     assert table.loc["all", "minutes"] == pytest.approx(table["minutes"].iloc[:-1].sum())
 
 
@@ -78,7 +79,7 @@ def test_with_a_trained_victim_the_image_iterations_are_those_of_a_run(workshop)
     folder.mkdir(parents=True, exist_ok=True)
     victims.save(victim, made, folder / "victim.safetensors")
     table, note = estimate.estimate(parameters, "smoke", workshop, start=1.0)
-    assert "upper bound" not in note
+    assert "the victim is trained" in note
     given = parameters["06_attack_loop"]
     types = types_of(val)
     cells = protocol.study(list(types), given["ks"], given["pairs"])
@@ -106,3 +107,13 @@ def test_the_command_line_prints_a_table_and_runs_nothing(workshop, capsys):
 def test_an_unknown_profile_is_refused(capsys):
     assert pipeline.main(["--plan", "vok"]) == 2
     assert "did you mean 'voc'" in capsys.readouterr().err
+
+
+def test_what_a_committed_run_says_is_read_from_its_tables(tmp_path):
+    table = (
+        'method,success,iterations\nkfool,0.9 [0 1],5 [1 9]\nkfool,"0.250 [0, 1]","7.7 [6, 9]"\n'
+    )
+    (tmp_path / "07_overall.csv").write_text(table)
+    hundred = estimate.recorded(tmp_path)["kfool"](50)
+    assert sorted(set(hundred)) == [9, 51] and hundred.count(9) == 25
+    assert estimate.recorded(tmp_path / "absent") == {}

@@ -11,14 +11,17 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from tkmia_utils import paper, results
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
-    ["checks"],
+    ["checks", "files"],
     ["topk", "measures"],
     ["losses", "selection"],
     ["methods"],
-    ["queue", "outcome"],
+    ["queue", "outcome", "source", "forward", "checkpoint"],
+    ["slots"],
     ["engine"],
     ["results"],
     ["data"],
@@ -27,10 +30,13 @@ FLOORS = [
     ["training"],
     ["victims"],
     ["protocol"],
-    ["tables", "campaign"],
+    ["tables", "campaign", "feasible", "paper"],
+    ["audit", "beside"],
+    ["claims"],
     ["figures"],
+    ["paper_figures", "gallery"],
     ["plan", "estimate"],
-    ["pipeline", "train", "cluster", "widgets"],
+    ["pipeline", "train", "bench", "cluster", "widgets"],
 ]
 
 
@@ -110,3 +116,22 @@ def test_the_readme_links_every_notebook():
     readme = (ROOT / "README.md").read_text()
     missing = [path.name for path in NOTEBOOKS if f"notebooks/{path.name}" not in readme]
     assert not missing
+
+
+def test_no_committed_figure_is_older_than_what_makes_it():
+    """Made anew by `make reproduce`: the notebook, the modules and the paper's tables all count."""
+    assert results.stale(ROOT, "quick") == []
+    text = (ROOT / "figures" / "quick" / results.MANIFEST).read_text(encoding="utf-8")
+    listed = json.loads(text)
+    assert {entry["notebook"] for entry in listed.values()} == {path.stem for path in NOTEBOOKS}
+    told = {
+        e["parameters"].get("tables") for e in listed.values() if e["notebook"].startswith("09")
+    }
+    assert told == {paper.fingerprint(ROOT)}
+
+
+def test_every_committed_figure_is_listed():
+    folder = ROOT / "figures" / "quick"
+    listed = json.loads((folder / results.MANIFEST).read_text(encoding="utf-8"))
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert there == {*listed, results.MANIFEST}

@@ -68,6 +68,16 @@ def test_an_infinite_score_outside_the_chosen_ones_leaves_sum_and_gradient_finit
     assert topk.average_bottom_k(torch.tensor([torch.inf, 1.0, 2.0]), 2).item() == 1.5
 
 
+def test_a_row_with_nan_averages_to_nan_and_leaves_the_other_rows_alone() -> None:
+    scores = SCORES.clone()
+    scores[1, 2] = torch.nan
+    for k in range(1, 6):
+        for average in (topk.average_top_k, topk.average_bottom_k):
+            found, wanted = average(scores, k), average(SCORES, k)
+            assert found.isnan().tolist() == [False, True, False]
+            close(found[[0, 2]], wanted[[0, 2]])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_dtype_given_is_the_dtype_returned(dtype: torch.dtype) -> None:
     scores = SCORES.to(dtype)

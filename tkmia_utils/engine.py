@@ -1,39 +1,34 @@
 """The engine: a constant batch of slots, through which a queue of images passes.
 
 An image that succeeds, or runs out of iterations, leaves its slot and the next of the queue takes
-it. Shapes never change, so an image's result does not depend on who sits beside it. Per iteration
-the engine does one forward pass, one backward pass to the input (none to the weights), and one
-small transfer to the host.
+it. Per iteration the engine does one forward pass, one backward pass to the input (none to the
+weights), and one small transfer to the host. The slots are in :mod:`tkmia_utils.slots`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from tkmia_utils.checks import K
-from tkmia_utils.methods import Method, Point, Rows, build
-from tkmia_utils.outcome import (
-    BAD_GRADIENT,
-    BAD_LOGITS,
-    LIMIT,
-    REASONS,
-    RUNNING,
-    SUCCESS,
-    AttackResult,
-    Snapshot,
-    Trace,
-)
-from tkmia_utils.queue import enqueue
-from tkmia_utils.topk import in_top_k
+from tkmia_utils.checkpoint import Checkpoint, described
+from tkmia_utils.checks import K, check_one_of
+from tkmia_utils.forward import PRECISIONS, Forward, arithmetic
+from tkmia_utils.methods import Method, Rows, build
+from tkmia_utils.outcome import AttackResult, Ledger
+from tkmia_utils.queue import check_options, enqueue, known_logits
+from tkmia_utils.slots import Slots, values
+from tkmia_utils.source import Images, Reader, positions
 
 DEFAULT_SLOTS = {"cpu": 16, "cuda": 64}
 
 
 def attack(
     model: Callable[[torch.Tensor], torch.Tensor],
-    images: torch.Tensor,
+    images: Images,
     labels: torch.Tensor,
     specified: torch.Tensor,
     k: K,
@@ -45,11 +40,19 @@ def attack(
     momentum: float | torch.Tensor = 0.9,
     delta: int | torch.Tensor | None = None,
     scores: str | None = None,
+    index: torch.Tensor | None = None,
+    clean_logits: torch.Tensor | None = None,
     slots: int | None = None,
     check_every: int = 1,
     device: str | torch.device = "auto",
+    precision: str = "fp32",
+    compile: bool = False,
+    channels_last: bool = False,
+    keep_images: bool = True,
     record: bool = False,
     snapshots: Sequence[int] = (),
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 200,
     progress: bool = False,
     **options: object,
 ) -> AttackResult:
@@ -60,8 +63,10 @@ def attack(
     model : torch.nn.Module or callable
         Maps float32 images ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)``; normalisation is its
         own affair. In evaluation mode; it is neither moved nor changed.
-    images : torch.Tensor
-        float32 ``(N, 3, H, W)`` in [0, 1].
+    images : torch.Tensor or ImageSource
+        float32 ``(N, 3, H, W)`` in [0, 1]; or anything with ``len()`` and ``.images(index)``, such
+        as a :class:`~tkmia_utils.data.MultiLabelSet`, which is read as slots fall free, on a
+        background thread and at most `slots` images ahead.
     labels : torch.Tensor
         Bool ``(N, C)``: relevant labels Y_p.
     specified : torch.Tensor
@@ -79,6 +84,13 @@ def attack(
     scores : {"logits", "sigmoid"}, optional
         What a loss of scores is taken of; default the method's own, which is logits for all but
         TkMIA as printed. kFool and GMLA know logits alone.
+    index : torch.Tensor, optional
+        int64 ``(N,)``: which of `images` each row of the queue is about, so that many rows may
+        share one image; `labels`, `specified` and the settings then have N rows. Default: all
+        images, in their order.
+    clean_logits : torch.Tensor, optional
+        ``(N, C)``, the victim's on the clean images where they are known. They are returned, and
+        a method that looks back at the clean image uses them. Default: those at iteration 0.
     slots : int, optional
         Batch size B of the engine, default min(N, 16), on CUDA min(N, 64). At a fixed B results
         are equal to the bit whatever the order and the neighbours; a short queue is padded to B.
@@ -86,13 +98,34 @@ def attack(
         Ask the device for finished images only every so many iterations; changes no result.
     device : str or torch.device
         "auto" is where the model's parameters are.
+    precision : {"fp32", "tf32", "bf16"}
+        Of the victim's arithmetic. "tf32" changes nothing but matrix products and convolutions on
+        CUDA, where "fp32" means fp32 too; "bf16" is torch's autocast.
+    compile : bool
+        Run the victim through ``torch.compile``. In this arithmetic, and in those above other
+        than "fp32", an image that claims success is looked at again in fp32 eager and leaves only
+        if that confirms it; all logits returned are fp32 eager.
+    channels_last : bool
+        Lay the images of the slots out with their channels last.
+    keep_images : bool
+        False: do not return the adversarial images, so that memory does not grow with N.
     record : bool
         Keep the logits and norms of every iteration (for looking, not for speed).
     snapshots : sequence of int
         Iterations at which to note where the unfinished images stand, so that one long run
         answers for shorter limits too (:meth:`AttackResult.at`).
+    checkpoint : str or Path, optional
+        File in which the state is kept while the attack runs, with parts beside it that hold the
+        finished rows. The same call goes on from there after a kill, to the same bits, and
+        removes the files at its end. The same means: labels, settings, method, slots, arithmetic,
+        torch's version, the model's architecture and weights (of a plain function only its name)
+        and the images: all of a tensor; of a source its length, its first image and those at
+        work. Not with `record`.
+    checkpoint_every : int
+        Iterations between two states; changes no result.
     progress : bool
-        Show a progress bar.
+        Show images done, success rate and image-iterations a second; never where the environment
+        says ``CI``.
     **options
         Options of the method, for instance ``variant="paper"``.
 
@@ -104,229 +137,106 @@ def attack(
     ------
     ValueError
         An argument of the wrong type, shape, dtype or range, NaN, a model in training mode, S not
-        inside Y_p, an empty Y_p∖S: the message begins with the argument's name.
+        inside Y_p, an empty Y_p∖S, a model that does not compile, a checkpoint that is broken or
+        of another call: the message begins with the argument's name.
     """
     place = _device(model, device)
+    at = positions(images, index)
     queue = enqueue(
-        images, labels, specified, k, max_iter=max_iter, lr=lr, alpha=alpha, momentum=momentum,
+        len(at), labels, specified, k, max_iter=max_iter, lr=lr, alpha=alpha, momentum=momentum,
         delta=delta,
     )  # fmt: skip
-    for name, value in (("slots", slots), ("check_every", check_every)):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and (not whole or value < 1):
-            raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
-    if not isinstance(snapshots, Sequence) or any(
-        isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in snapshots
-    ):
-        raise ValueError(f"snapshots: expected a sequence of ints >= 0, got {snapshots!r}")
-    chosen = build(method, scores=scores, **options)
-    size = slots or min(len(images), DEFAULT_SLOTS.get(place.type, 16))
-    run = _Run(
-        model, chosen, images, queue, size=size, device=place, record=record, snapshots=snapshots
+    given = known_logits(clean_logits, queue)
+    check_one_of(precision, PRECISIONS, name="precision")
+    ways = {"compile": compile, "channels_last": channels_last, "keep_images": keep_images}
+    check_options(
+        counts={"slots": slots, "check_every": check_every, "checkpoint_every": checkpoint_every},
+        flags={**ways, "record": record, "progress": progress},
+        snapshots=snapshots,
+        checkpoint=checkpoint,
     )
-    bar = tqdm(total=len(images), disable=not progress, unit="image", leave=False)
-    step = 0
-    while run.busy:
-        run.iterate()
-        step += 1
-        if step % check_every == 0:
-            bar.update(run.exchange())
-            bar.set_postfix(success=f"{run.successes / max(run.finished, 1):.0%}", refresh=False)
-    bar.close()
-    return run.result()
+    chosen = build(method, scores=scores, **options)
+    size = slots or min(len(at), DEFAULT_SLOTS.get(place.type, 16))
+    n, classes = queue.labels.shape
+    forward = Forward(model, classes, device=place, precision=precision, compile=compile)
+    with Reader(images, at, ahead=size) as reader, arithmetic(precision, place):
+        kept = reader.first.shape[1:] if keep_images else None
+        steps = int(queue.limit.max()) if record else None
+        ledger = Ledger(n, classes, image=kept, snapshots=snapshots, steps=steps)
+        room = Slots(
+            forward, chosen, queue, reader, ledger, size=size, device=place, snapshots=snapshots,
+            clean_logits=given, channels_last=channels_last,
+        )  # fmt: skip
+        forward.prepare(room.clean)
+        files, step = None, 0
+        if checkpoint is not None:
+            told = _told(
+                reader, queue, model=model, method=chosen, slots=size, device=place,
+                clean_logits=given, snapshots=list(snapshots), precision=precision, **ways,
+            )  # fmt: skip
+            files = Checkpoint(checkpoint, told)
+            step = _resume(files, room, ledger)
+        if not step:
+            room.fill(torch.arange(size))
+        with _progress(room, n, quiet=not progress) as show:
+            while room.occupied:
+                room.iterate()
+                step += 1
+                if step % check_every == 0:
+                    show(room.exchange())
+                if files and room.occupied and step % checkpoint_every == 0:
+                    files.save({"step": torch.tensor(step), **room.tensors()}, ledger.news())
+    if files:
+        files.remove()
+    return ledger.result()
 
 
-class _Run:
-    """Slots, queue and results of one call of :func:`attack`."""
-
-    def __init__(
-        self,
-        model: Callable[[torch.Tensor], torch.Tensor],
-        method: Method,
-        images: torch.Tensor,
-        queue: Rows,
-        *,
-        size: int,
-        device: torch.device,
-        record: bool,
-        snapshots: Sequence[int],
-    ) -> None:
-        self.model, self.method, self.images, self.queue = model, method, images, queue
-        self.device, self.next, self.finished, self.successes = device, 0, 0, 0
-        n, classes = queue.labels.shape
-        self.out = {
-            "adversarial": torch.empty_like(images, dtype=torch.float32, device="cpu"),
-            "status": torch.zeros(n, dtype=torch.int64),
-            "l2_paper": torch.zeros(n),
-            "iterations": torch.zeros(n, dtype=torch.int64),
-            "clean_logits": torch.full((n, classes), torch.nan),
-            "adversarial_logits": torch.full((n, classes), torch.nan),
-        }
-        self.trace = None
-        if record:
-            steps = int(queue.limit.max()) + 1
-            self.trace = Trace(
-                torch.full((n, steps, classes), torch.nan), torch.full((n, steps), torch.nan)
-            )
-        self.snapshots = {limit: _blank(n, classes, torch.device("cpu")) for limit in snapshots}
-        self.noted = {limit: _blank(size, classes, device) for limit in snapshots}
-        # every slot starts with the first image, dead, until the queue fills it
-        first = torch.zeros(size, dtype=torch.int64)
-        self.who = torch.full((size,), -1, dtype=torch.int64)
-        self.clean = images[first].to(device, torch.float32)
-        self.rows = _take(queue, first, device)
-        self.state = method.begin(self.clean)
-        self.status = torch.full((size,), LIMIT, device=device)
-        self.iteration = torch.zeros(size, dtype=torch.int64, device=device)
-        self.logits = torch.zeros(size, classes, device=device)
-        self.clean_logits = torch.zeros(size, classes, device=device)
-        self._fill(torch.arange(size))
-
-    @property
-    def busy(self) -> bool:
-        """Is any slot at work?"""
-        return bool((self.who >= 0).any())
-
-    def iterate(self) -> None:
-        """One forward pass, one verdict, one backward pass and one step, for all slots."""
-        x = self.method.image(self.clean, self.state).detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.model(x)
-        self._check_logits(logits)
-        scores = logits.detach().float()
-        running = self.status == RUNNING
-        fresh = (self.iteration == 0).unsqueeze(-1)
-        self.clean_logits = torch.where(fresh, scores, self.clean_logits)
-        self.logits = torch.where(running.unsqueeze(-1), scores, self.logits)
-        self._judge(scores, running)
-        if self.trace is not None:
-            self._record(scores, x.detach(), running)
-        for limit, kept in self.noted.items():
-            self._note(kept, scores, x.detach(), running & (self.iteration == limit))
-
-        def pull(v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
-            return torch.autograd.grad(logits, x, v.to(logits.dtype), retain_graph=keep)[0]
-
-        point = Point(self.clean, scores, self.clean_logits, pull, self.rows)
-        stepped = self.method.step(point, self.state)
-        running = self.status == RUNNING
-        finite = torch.ones_like(running)
-        for value in stepped.values():
-            finite &= value.reshape(len(value), -1).isfinite().all(1)
-        self.status = torch.where(running & ~finite, BAD_GRADIENT, self.status)
-        running &= finite
-        self.state = {key: _where(running, stepped[key], old) for key, old in self.state.items()}
-        self.iteration += running
-
-    def _judge(self, scores: torch.Tensor, running: torch.Tensor) -> None:
-        """Success of Eq. (2) c1, relaxed to delta of S; then the limit."""
-        rows = self.rows
-        excluded = (rows.specified & ~in_top_k(scores, rows.k)).sum(-1)
-        verdict = torch.where(self.iteration >= rows.limit, LIMIT, RUNNING)
-        verdict = torch.where(excluded >= rows.delta, SUCCESS, verdict)
-        verdict = torch.where(scores.isfinite().all(-1), verdict, BAD_LOGITS)
-        self.status = torch.where(running, verdict, self.status)
-
-    def exchange(self) -> int:
-        """Move finished images out and waiting ones in; return how many left."""
-        done = (self.status.cpu() != RUNNING) & (self.who >= 0)
-        slots = done.nonzero().flatten()
-        if not len(slots):
-            return 0
-        who, at = self.who[slots], slots.to(self.device)
-        state = {key: value[at] for key, value in self.state.items()}
-        adversarial = self.method.image(self.clean[at], state)
-        self.out["adversarial"][who] = adversarial.cpu()
-        self.out["l2_paper"][who] = self.method.norm(self.clean[at], adversarial, state).cpu()
-        self.out["status"][who] = self.status[at].cpu()
-        self.out["iterations"][who] = self.iteration[at].cpu()
-        self.out["clean_logits"][who] = self.clean_logits[at].cpu()
-        self.out["adversarial_logits"][who] = self.logits[at].cpu()
-        for limit, kept in self.noted.items():
-            for name, note in vars(kept).items():
-                getattr(self.snapshots[limit], name)[who] = note[at].cpu()
-                note[at] = torch.nan
-        self.finished += len(slots)
-        self.successes += int((self.out["status"][who] == SUCCESS).sum())
-        self.who[slots] = -1
-        self._fill(slots)
-        return len(slots)
-
-    def _fill(self, slots: torch.Tensor) -> None:
-        """Put the next images of the queue into empty slots."""
-        slots = slots[: len(self.images) - self.next]
-        if not len(slots):
-            return
-        who = torch.arange(self.next, self.next + len(slots))
-        self.next += len(slots)
-        self.who[slots] = who
-        at = slots.to(self.device)
-        self.clean[at] = self.images[who].to(self.device, torch.float32)
-        entering = _values(_take(self.queue, who, self.device))
-        for field, new in zip(_values(self.rows), entering, strict=True):
-            field[at] = new
-        for key, new in self.method.begin(self.clean[at]).items():
-            self.state[key][at] = new
-        self.status[at] = RUNNING
-        self.iteration[at] = 0
-
-    def _record(self, scores: torch.Tensor, x: torch.Tensor, running: torch.Tensor) -> None:
-        slots = (running.cpu() & (self.who >= 0)).nonzero().flatten()
-        who, at = self.who[slots], slots.to(self.device)
-        when = self.iteration[at].cpu()
-        self.trace.logits[who, when] = scores[at].cpu()
-        self.trace.l2[who, when] = (x - self.clean)[at].flatten(1).norm(dim=1).cpu()
-
-    def _note(
-        self, kept: Snapshot, scores: torch.Tensor, x: torch.Tensor, there: torch.Tensor
-    ) -> None:
-        l2 = (x - self.clean).flatten(1).norm(dim=1)
-        l2_paper = self.method.norm(self.clean, x, self.state)
-        for old, new in ((kept.logits, scores), (kept.l2, l2), (kept.l2_paper, l2_paper)):
-            old.copy_(_where(there, new, old))
-
-    def _check_logits(self, logits: torch.Tensor) -> None:
-        wanted = (len(self.who), self.queue.labels.shape[1])
-        if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
-            got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise ValueError(f"model: expected logits of shape {wanted}, got {got}")
-        if not logits.requires_grad:
-            raise ValueError("model: its logits do not depend on the images (no gradient)")
-
-    def result(self) -> AttackResult:
-        """Everything, in the order of the queue."""
-        out = self.out
-        l2 = (out["adversarial"] - self.images.cpu().float()).flatten(1).norm(dim=1)
-        return AttackResult(
-            adversarial=out["adversarial"],
-            success=out["status"] == SUCCESS,
-            iterations=out["iterations"],
-            l2=l2,
-            l2_paper=out["l2_paper"],
-            clean_logits=out["clean_logits"],
-            adversarial_logits=out["adversarial_logits"],
-            reasons=tuple(REASONS[code] for code in out["status"].tolist()),
-            trace=self.trace,
-            snapshots=self.snapshots,
-        )
+def _resume(files: Checkpoint, room: Slots, ledger: Ledger) -> int:
+    """Put slots and ledger where the files say, and return the iteration; 0 without files."""
+    saved = files.load()
+    if saved is None:
+        return 0
+    state, parts = saved
+    room.restore(state)
+    if sum(len(part["who"]) for part in parts) != room.finished:
+        raise ValueError(f"checkpoint: {files.path} and its parts do not belong together")
+    for part in parts:
+        ledger.enter(part["who"], part)
+    ledger.news()  # they are on the disk already
+    return int(state["step"])
 
 
-def _values(rows: Rows) -> list[torch.Tensor]:
-    """Every field that has one entry a row."""
-    return [getattr(rows, field.name) for field in fields(rows) if field.name != "most"]
+def _told(reader: Reader, queue: Rows, **arguments: object) -> dict[str, str]:
+    """Every argument that decides a result, in short; `checkpoint` says which."""
+    images = reader.images
+    if not isinstance(images, torch.Tensor):
+        images = f"{type(images).__qualname__} {len(images)} {described(reader.first)}"
+    told = {**values(queue), "images": images, "index": reader.at, **arguments}
+    told["max_iter"] = told.pop("limit")
+    return {name: described(value) for name, value in told.items()} | {"torch": torch.__version__}
 
 
-def _take(rows: Rows, index: torch.Tensor, device: torch.device) -> Rows:
-    return Rows(*(value[index].to(device) for value in _values(rows)), most=rows.most)
+@contextmanager
+def _progress(room: Slots, n: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar over the images of the queue; yields what is told how many have just left."""
+    quiet = quiet or bool(os.environ.get("CI"))
+    begun, before = time.perf_counter(), room.work
+    bar = tqdm(
+        total=n, initial=room.finished, disable=quiet, unit="image", leave=False,
+        mininterval=0.5, miniters=0,
+    )  # fmt: skip
+    with bar:
 
+        def show(left: int) -> None:
+            if quiet:
+                return
+            rate = (room.work - before) / (time.perf_counter() - begun)
+            won = room.successes / max(room.finished, 1)
+            text = f"success={won:.0%}, {rate:.0f} image-iterations/s"
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(left)
 
-def _blank(n: int, classes: int, device: torch.device) -> Snapshot:
-    one, many = torch.full((n,), torch.nan), torch.full((n, classes), torch.nan)
-    return Snapshot(many.to(device), one.to(device), one.clone().to(device))
-
-
-def _where(rows: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        yield show
 
 
 def _device(model: object, device: str | torch.device) -> torch.device:

@@ -3,7 +3,8 @@
 Three things are measured: starting a notebook and drawing a figure; one training step and one
 prediction of the victim; and, for every method, a few images attacked as they will be. Where the
 profile's victim is trained already these are its own images, so that their iterations stand for
-all; where it is not, every image is counted with its iteration limit, and the result is a bound.
+all. Where it is not, success and iterations are taken from the tables of the committed run of the
+profile "quick", and the note says what it would be if no image succeeded.
 """
 
 import heapq
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -42,7 +44,7 @@ class Pilot:
     Attributes
     ----------
     iterations : tuple of int
-        Forward passes that each image needed; in a bound, the limit for each.
+        Forward passes that each image needs.
     seconds : float
         Of one iteration of all slots.
     slots : int
@@ -124,10 +126,12 @@ class _Cost:
         cells = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4).cells
         drawn = sum(len(re.findall(r"save_figure\(", cell.source)) for cell in cells)
         self.name, self.seconds, self.iterations = name, start + drawn * figure, 0
+        self.most = 0  # image-iterations if none succeeds
         self.bytes = _peak()
 
-    def add(self, seconds: float, *, iterations: int = 0, held: float = 0.0) -> None:
+    def add(self, seconds: float, *, iterations: int = 0, held: float = 0.0, most: int = 0) -> None:
         self.seconds += seconds
+        self.most += most
         self.iterations += iterations
         self.bytes += held
 
@@ -180,6 +184,7 @@ class _Study:
         few = self.val.subset(range(min(16, len(self.val))))
         predict(victim.model, few)
         self.forward = _seconds(lambda: predict(victim.model, few)) / len(few)
+        self.before = recorded(lab.root / "figures" / "quick")
         self.training_bytes = 0.0
         self.pixels = 3 * self.val.size**2
 
@@ -203,10 +208,11 @@ class _Study:
                 self._attack(name, costs[name], parameters[name], logits)
         if self.trained:
             return f"Iterations as {PILOT} images a method needed them; the victim is trained."
+        most = sum(cost.most for cost in costs.values())
         return (
-            "No trained victim to try the attacks on: every image is counted with its iteration "
-            "limit, so image-iterations and minutes are upper bounds. Once 04_victim has run, "
-            "they are estimates."
+            "No victim is trained yet: success and iterations are those of the committed run of "
+            f"`quick`, on its own victim. If no image succeeded it would be {most:,} "
+            "image-iterations. Ask again when 04_victim has run."
         )
 
     def _training(self) -> float:
@@ -248,17 +254,17 @@ class _Study:
             search = 0 if method in campaign.WITHOUT_RATES else tuning
             for rows in (len(queue.k), search, len(cells)):
                 iterations, seconds = pilot.cost(rows)
-                cost.add(seconds, iterations=iterations)
+                cost.add(seconds, iterations=iterations, most=rows * (limit + 1))
         if name == "07_baselines":
             rows = min(given["n_variants"], len(queue.k))
             for variant, scores in FORMS:
                 options = {"method": "tkmia", "variant": variant, "scores": scores}
                 iterations, seconds = self._pilot(queue, limit, **options).cost(rows)
-                cost.add(seconds, iterations=iterations)
+                cost.add(seconds, iterations=iterations, most=rows * (limit + 1))
             for form in ("untargeted", "printed"):
                 pilot = self._pilot(queue, 100, method="ml_cw_u", form=form)
                 iterations, seconds = pilot.cost(rows)
-                cost.add(seconds, iterations=iterations)
+                cost.add(seconds, iterations=iterations, most=rows * 101)
         # clean and adversarial images of a chunk, in float32
         cost.add(0.0, held=2 * 4 * self.pixels * min(len(queue.k), 2000))
 
@@ -276,7 +282,47 @@ class _Study:
         seconds = time.perf_counter() - begun
         needed = [i + 1 for i in result.iterations.tolist()]
         each = seconds / makespan(needed, slots)
-        return Pilot(tuple(needed) if self.trained else (limit + 1,), each, slots)
+        if not self.trained:
+            needed = self.before.get(_called(options), lambda _: [limit + 1])(limit)
+        return Pilot(tuple(needed), each, slots)
+
+
+def recorded(folder: Path) -> dict[str, Callable[[int], list[int]]]:
+    """What the committed run of a profile says of each method, and of TkMIA's variants.
+
+    Parameters
+    ----------
+    folder : Path
+        Its figures and tables.
+
+    Returns
+    -------
+    dict
+        Name -> function of an iteration limit: forward passes of a hundred typical images.
+    """
+    found: dict[str, Callable[[int], list[int]]] = {}
+    for file in ("07_overall.csv", "07_variants.csv"):
+        if not (folder / file).is_file():
+            continue
+        table = pd.read_csv(folder / file)
+        for name, lines in table.groupby("method", sort=False):
+            line = lines.iloc[-1]  # the longest limit
+            won, steps = (float(str(line[c]).split()[0]) for c in ("success", "iterations"))
+            found[str(name)] = partial(_typical, won, steps)
+    return found
+
+
+def _typical(won: float, steps: float, limit: int) -> list[int]:
+    """A hundred images, mixed: the share that succeeds, in so many steps, and the rest."""
+    needed = round(min(steps, limit)) + 1
+    return [needed if int((i + 1) * won) > int(i * won) else limit + 1 for i in range(100)]
+
+
+def _called(options: Mapping[str, object]) -> str:
+    """The name a method or variant goes by in the tables."""
+    if "variant" in options:
+        return f"{options['variant']}, {options['scores']}"
+    return str(options["method"])
 
 
 def _seconds(work: Callable[[], object]) -> float:

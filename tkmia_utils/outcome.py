@@ -1,6 +1,7 @@
 """What an attack returns."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 
@@ -34,11 +35,15 @@ class Snapshot:
         float32 ``(N, C)``.
     l2, l2_paper : torch.Tensor
         float32 ``(N,)``: norms in [0, 1] and in the paper's pixels.
+    success : torch.Tensor
+        Bool ``(N,)``: do these logits succeed? An image goes on in spite of that only in an
+        arithmetic other than plain fp32, whose own logits did not say so.
     """
 
     logits: torch.Tensor
     l2: torch.Tensor
     l2_paper: torch.Tensor
+    success: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ class AttackResult:
 
     Attributes
     ----------
-    adversarial : torch.Tensor
+    adversarial : torch.Tensor or None
         float32 ``(N, 3, H, W)`` in [0, 1]: the first image that succeeded, or the last one tried.
+        None with ``keep_images=False``.
     success : torch.Tensor
         Bool ``(N,)``: at least delta specified labels are outside the top k of the logits of the
         very image that is returned.
@@ -69,7 +75,7 @@ class AttackResult:
         By iteration, as asked for; see :meth:`at`.
     """
 
-    adversarial: torch.Tensor
+    adversarial: torch.Tensor | None
     success: torch.Tensor
     iterations: torch.Tensor
     l2: torch.Tensor
@@ -104,18 +110,120 @@ class AttackResult:
         if limit not in self.snapshots:
             raise ValueError(f"limit: expected one of {sorted(self.snapshots)}, got {limit}")
         late, then = self.iterations > limit, self.snapshots[limit]
+        success, adversarial = torch.where(late, then.success, self.success), self.adversarial
+        if adversarial is not None:
+            adversarial = torch.where(late.reshape(-1, 1, 1, 1), torch.nan, adversarial)
         return replace(
             self,
-            adversarial=torch.where(late.reshape(-1, 1, 1, 1), torch.nan, self.adversarial),
-            success=self.success & ~late,
+            adversarial=adversarial,
+            success=success,
             iterations=self.iterations.clamp_max(limit),
             l2=torch.where(late, then.l2, self.l2),
             l2_paper=torch.where(late, then.l2_paper, self.l2_paper),
             adversarial_logits=torch.where(late[:, None], then.logits, self.adversarial_logits),
             reasons=tuple(
-                REASONS[LIMIT] if was_late else reason
-                for was_late, reason in zip(late.tolist(), self.reasons, strict=True)
+                REASONS[SUCCESS if won else LIMIT] if was_late else reason
+                for was_late, won, reason in zip(
+                    late.tolist(), success.tolist(), self.reasons, strict=True
+                )
             ),
             trace=None,
             snapshots={},
+        )
+
+
+def note_name(name: str, limit: int) -> str:
+    """What a ledger calls a field of the snapshot at `limit`."""
+    return f"{name} at {limit}"
+
+
+def blank_notes(n: int, classes: int, limits: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The fields of :class:`Snapshot` at every one of `limits`, with nothing noted yet."""
+    notes = {}
+    for limit in limits:
+        notes[note_name("logits", limit)] = torch.full((n, classes), torch.nan)
+        notes[note_name("l2", limit)] = torch.full((n,), torch.nan)
+        notes[note_name("l2_paper", limit)] = torch.full((n,), torch.nan)
+        notes[note_name("success", limit)] = torch.zeros(n, dtype=torch.bool)
+    return notes
+
+
+class Ledger:
+    """Results in the making: one row an image of the queue, entered when it leaves its slot.
+
+    Parameters
+    ----------
+    n, classes : int
+        N and C.
+    image : torch.Size or None
+        ``(3, H, W)`` to keep the adversarial images, None not to.
+    snapshots : sequence of int
+        Iterations with a snapshot.
+    steps : int or None
+        The largest limit, to keep a trace.
+
+    Attributes
+    ----------
+    columns : dict of str to torch.Tensor
+        By name, each with N rows, on the CPU.
+    trace : Trace or None
+        Written by the engine as it goes.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        classes: int,
+        *,
+        image: torch.Size | None,
+        snapshots: Sequence[int] = (),
+        steps: int | None = None,
+    ) -> None:
+        self.columns = {
+            "status": torch.zeros(n, dtype=torch.int64),
+            "iterations": torch.zeros(n, dtype=torch.int64),
+            "l2": torch.zeros(n),
+            "l2_paper": torch.zeros(n),
+            "clean_logits": torch.full((n, classes), torch.nan),
+            "adversarial_logits": torch.full((n, classes), torch.nan),
+            **blank_notes(n, classes, snapshots),
+        }
+        if image is not None:
+            self.columns["adversarial"] = torch.empty(n, *image)
+        self.limits, self.trace = tuple(snapshots), None
+        if steps is not None:
+            many, one = (n, steps + 1, classes), (n, steps + 1)
+            self.trace = Trace(torch.full(many, torch.nan), torch.full(one, torch.nan))
+        self._entered: list[torch.Tensor] = []
+
+    def enter(self, who: torch.Tensor, rows: dict[str, torch.Tensor]) -> None:
+        """Write rows `who`, int64 ``(n,)``; the values may be on any device."""
+        for name, column in self.columns.items():
+            column[who] = rows[name].to(column.device, column.dtype)
+        self._entered.append(who)
+
+    def news(self) -> dict[str, torch.Tensor]:
+        """Rows entered since this was last asked, with their numbers as ``who``; or nothing."""
+        if not self._entered:
+            return {}
+        who, self._entered = torch.cat(self._entered), []
+        return {"who": who, **{name: column[who] for name, column in self.columns.items()}}
+
+    def result(self) -> AttackResult:
+        """Everything, in the order of the queue."""
+        columns, status = self.columns, self.columns["status"]
+        return AttackResult(
+            adversarial=columns.get("adversarial"),
+            success=status == SUCCESS,
+            iterations=columns["iterations"],
+            l2=columns["l2"],
+            l2_paper=columns["l2_paper"],
+            clean_logits=columns["clean_logits"],
+            adversarial_logits=columns["adversarial_logits"],
+            reasons=tuple(REASONS[code] for code in status.tolist()),
+            trace=self.trace,
+            snapshots={
+                limit: Snapshot(*(columns[note_name(f.name, limit)] for f in fields(Snapshot)))
+                for limit in self.limits
+            },
         )

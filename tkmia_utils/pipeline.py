@@ -292,6 +292,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", nargs="+", default=[], help="these notebooks, and what they need", metavar="NB")
     add("--set", nargs="+", default=[], action="extend", metavar="NAME=VALUE", dest="settings")
     add("--force", action="store_true", help="run again what is up to date")
+    add("--engine", choices=("local", "ray"), help="where attacks run; as --set engine=...")
+    add("--address", help="of a Ray cluster; as --set address=...")
     add("--root", default=".", help="the folder that holds notebooks/")
     add("--plan", metavar="PROFILE", help="say what PROFILE will cost on this machine, and stop")
     add("--list", action="store_true", help="say what would be run, and stop")
@@ -310,6 +312,9 @@ def main(arguments: list[str] | None = None) -> int:
             if "=" not in item:
                 raise ValueError(f"--set: expected NAME=VALUE, got {item!r}")
         settings = dict(item.split("=", 1) for item in given.settings)
+        for name in ("engine", "address"):
+            if getattr(given, name) is not None:
+                settings[name] = getattr(given, name)
         run = Run(load_profile(profile), given.root, settings)
         steps = run.chosen(given.only)
         if given.plan:

@@ -304,11 +304,11 @@ def run(
     frame : pandas.DataFrame
         See :func:`frame`.
     result : AttackResult
-        With the adversarial images.
+        With the adversarial images, unless ``keep_images=False``.
     """
     result = attack(
-        model, data.images(queue.index), queue.labels, queue.specified, queue.k,
-        delta=queue.delta, method=method, **settings,
+        model, data, queue.labels, queue.specified, queue.k,
+        index=queue.index, delta=queue.delta, method=method, **settings,
     )  # fmt: skip
     return frame(queue, result, data, method), result
 

@@ -1,13 +1,16 @@
 """The queue: what is asked of an attack, checked once and laid out as one row an image."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
-from tkmia_utils.checks import K, check_k, check_mask
+from tkmia_utils.checks import K, check_k, check_mask, check_scores
 from tkmia_utils.methods import Rows
 
 
 def enqueue(
-    images: torch.Tensor,
+    n: int,
     labels: torch.Tensor,
     specified: torch.Tensor,
     k: K,
@@ -17,7 +20,9 @@ def enqueue(
 
     Parameters
     ----------
-    images, labels, specified, k, **settings
+    n : int
+        How many rows.
+    labels, specified, k, **settings
         As for :func:`tkmia_utils.engine.attack`: ``max_iter``, ``delta``, ``lr``, ``alpha`` and
         ``momentum``.
 
@@ -30,20 +35,13 @@ def enqueue(
     ValueError
         Anything of the wrong type, shape, dtype or range; the message begins with its name.
     """
-    if not isinstance(images, torch.Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-        raise ValueError(f"images: expected a float32 torch.Tensor in [0, 1], got {kind}")
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
-        raise ValueError(f"images: expected shape (N, 3, H, W), got {tuple(images.shape)}")
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError("images: expected values in [0, 1] without NaN")
-    if not isinstance(labels, torch.Tensor) or labels.ndim != 2 or len(labels) != len(images):
+    if not isinstance(labels, torch.Tensor) or labels.ndim != 2 or len(labels) != n:
         got = tuple(labels.shape) if isinstance(labels, torch.Tensor) else type(labels).__name__
-        raise ValueError(f"labels: expected shape ({len(images)}, C), got {got}")
+        raise ValueError(f"labels: expected shape ({n}, C), got {got}")
     check_mask(labels, labels, name="labels")
     check_mask(specified, labels, name="specified")
     labels, specified = labels.cpu(), specified.cpu()
-    n, classes = labels.shape
+    classes = labels.shape[1]
     for bad, name, text in (
         (~labels.any(-1), "labels", "no relevant label"),
         (~specified.any(-1), "specified", "no specified label"),
@@ -101,3 +99,60 @@ def _setting(name: str, value: object, n: int, dtype: torch.dtype) -> torch.Tens
             f"{name}: expected {' or '.join(t.__name__ for t in kinds)}, got {value!r}"
         )
     return torch.full((n,), value, dtype=dtype)
+
+
+def known_logits(clean_logits: torch.Tensor | None, queue: Rows) -> torch.Tensor | None:
+    """Clean logits that were given, float32 on the CPU.
+
+    Raises
+    ------
+    ValueError
+        Not floating, or not of the shape of the labels.
+    """
+    if clean_logits is None:
+        return None
+    check_scores(clean_logits, name="clean_logits")
+    if clean_logits.shape != queue.labels.shape:
+        wanted, got = tuple(queue.labels.shape), tuple(clean_logits.shape)
+        raise ValueError(f"clean_logits: expected shape {wanted}, got {got}")
+    return clean_logits.detach().cpu().float()
+
+
+def check_options(
+    *,
+    counts: dict[str, object],
+    flags: dict[str, object],
+    snapshots: object,
+    checkpoint: object,
+) -> None:
+    """Refuse options of an attack that say nothing about single images.
+
+    Parameters
+    ----------
+    counts : dict of str to object
+        Expected ints >= 1, or None.
+    flags : dict of str to object
+        Expected bools.
+    snapshots, checkpoint : object
+        As for :func:`tkmia_utils.engine.attack`.
+
+    Raises
+    ------
+    ValueError
+        The message begins with the option's name.
+    """
+    for name, value in counts.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and (not whole or value < 1):
+            raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: expected True or False, got {value!r}")
+    if not isinstance(snapshots, Sequence) or any(
+        isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in snapshots
+    ):
+        raise ValueError(f"snapshots: expected a sequence of ints >= 0, got {snapshots!r}")
+    if checkpoint is not None and not isinstance(checkpoint, str | Path):
+        raise ValueError(f"checkpoint: expected a path, got {checkpoint!r}")
+    if checkpoint is not None and flags["record"]:
+        raise ValueError("checkpoint: not with record=True, whose trace is not kept")

@@ -7,12 +7,10 @@ made it. Nothing carries a timestamp, so that an identical rerun changes nothing
 
 import hashlib
 import json
-import os
 import platform
 import re
-import secrets
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +20,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from tkmia_utils.files import write_atomically
+
 PACKAGE = Path(__file__).parent
 MANIFEST = "manifest.json"
 UNKNOWN = "unknown"
@@ -29,34 +29,6 @@ PACKAGES = (
     *("tkmia-lab", "torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow"),
     *("scikit-image", "matplotlib", "papermill"),
 )
-
-
-def write_atomically(path: str | Path, writer: Callable[[Path], Any]) -> Path:
-    """Write a file so that a reader sees the old one or the new one, never half of one.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file to write; its folder is made when missing.
-    writer : callable
-        Called with a temporary path (same folder, same suffix) and writes it.
-
-    Returns
-    -------
-    Path
-        `path`.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
-    try:
-        writer(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def write_text(path: str | Path, text: str) -> Path:

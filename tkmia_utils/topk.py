@@ -123,6 +123,8 @@ def sum_top_k(scores: torch.Tensor, k: K) -> torch.Tensor:
 def average_top_k(scores: torch.Tensor, k: K) -> torch.Tensor:
     """Average of the k largest scores, phi_k of Eq. (1); convex and never below f_[k].
 
+    NaN counts as the largest score: a row that holds one has NaN for its average, at every k.
+
     Parameters
     ----------
     scores : torch.Tensor
@@ -146,7 +148,7 @@ def average_top_k(scores: torch.Tensor, k: K) -> torch.Tensor:
 
 
 def average_bottom_k(scores: torch.Tensor, k: K) -> torch.Tensor:
-    """Average of the k lowest scores: ``-average_top_k(-scores, k)``.
+    """Average of the k lowest scores: ``-average_top_k(-scores, k)``, NaN for a row with NaN.
 
     Parameters
     ----------

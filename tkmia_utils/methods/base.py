@@ -124,7 +124,7 @@ class PixelDescent:
 
     def image(self, images: torch.Tensor, state: State) -> torch.Tensor:
         """``x + eps``, in [0, 1]; the clean image itself, to the bit, at eps = 0."""
-        return (images + state["eps"] / 2).clamp(0, 1)
+        return torch.add(images, state["eps"], alpha=0.5).clamp_(0, 1)
 
     def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
         """Distance of the adversarial image from the clean one."""
@@ -144,16 +144,30 @@ class PixelDescent:
 
     def step(self, point: Point, state: State) -> State:
         """One step of SGD with momentum and weight decay alpha, then back into the box."""
+        gradient = self.loss_gradient(point, state)
         # [0, 1] pixels are x + eps / 2, hence the half
-        gradient = self.loss_gradient(point, state) / 2
-        eps, velocity = descend(state["eps"], state["velocity"], gradient, point.rows)
-        eps = 2 * ((point.images + eps / 2).clamp(0, 1) - point.images)
-        return {"eps": eps, "velocity": velocity}
+        eps, velocity = descend(state["eps"], state["velocity"], gradient, point.rows, scale=0.5)
+        return {"eps": boxed(point.images, eps), "velocity": velocity}
 
 
 def descend(
-    variable: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, rows: Rows
+    variable: torch.Tensor,
+    velocity: torch.Tensor,
+    gradient: torch.Tensor,
+    rows: Rows,
+    *,
+    scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """SGD with momentum; alpha/2 of the squared norm belongs to the objective."""
-    velocity = column(rows.momentum) * velocity + gradient + column(rows.alpha) * variable
-    return variable - column(rows.lr) * velocity, velocity
+    """SGD with momentum on `scale` times the gradient; alpha/2 of the squared norm belongs to it.
+
+    The tensors returned are new; they are filled in place, since memory is what this costs.
+    """
+    velocity = (column(rows.momentum) * velocity).add_(gradient, alpha=scale)
+    velocity.add_(column(rows.alpha) * variable)
+    step = column(rows.lr) * velocity
+    return torch.sub(variable, step, out=step), velocity
+
+
+def boxed(images: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    """Cut `eps`, in place, so that ``images + eps / 2`` stays in [0, 1]; and return it."""
+    return torch.add(images, eps, alpha=0.5, out=eps).clamp_(0, 1).sub_(images).mul_(2)

@@ -1,0 +1,279 @@
+"""Promises of campaigns on a cluster: the same bytes as here, whatever dies meanwhile."""
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from tkmia_utils import campaign, cluster, protocol
+from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.victims import Victim
+
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_DISABLE_IMPORT_WARNING="1",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+)
+ray = pytest.importorskip("ray")
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import a test
+CALL = dict(method="tkmia", limits=[5, 40], lr=1e-2, slots=4, chunk=6, threads=1)
+NODE = dict(num_cpus=1, object_store_memory=80 * 2**20)
+
+
+def tiny_world() -> tuple[Victim, protocol.Queue, MultiLabelSet]:
+    """A convolutional victim, and a queue of 60 images labelled by its own highest classes."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4)),
+        *(nn.Flatten(), nn.Linear(128, 8)),
+    ).eval()
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    pixels = torch.randint(0, 256, (80, 3, 12, 12), generator=generator, dtype=torch.uint8)
+    logits = model(pixels / 255).detach()
+    labels = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.topk(5).indices, True)
+    unpicklable = threading.Lock()
+
+    def load(i: int) -> torch.Tensor:
+        with unpicklable:
+            return pixels[i]
+
+    data = MultiLabelSet(
+        name="toy", split="val", classes=tuple("abcdefgh"), labels=labels,
+        ids=tuple(f"i{n}" for n in range(80)), load=load, card="toy", size=12,
+    )  # fmt: skip
+    cells = protocol.study([], [], [(2, 2), (3, 2)])
+    queue = protocol.line_up(cells, data, logits, {}, n=30)
+    return Victim(model, [], "tiny", data.classes), queue, data
+
+
+def watched(victim: Victim, hook) -> Victim:
+    """The same victim, who calls `hook` with the images before every pass."""
+    model = deepcopy(victim.model)
+    model.register_forward_pre_hook(lambda _, images: hook(images[0]))
+    return replace(victim, model=model)
+
+
+def whole(frame: pd.DataFrame) -> bytes:
+    return frame.to_parquet()
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return tiny_world()
+
+
+@pytest.fixture(scope="module")
+def local(world, tmp_path_factory):
+    """A local run: its folder, and its table as bytes."""
+    folder = tmp_path_factory.mktemp("local")
+    return folder, whole(campaign.run(*world, folder=folder, **CALL))
+
+
+# a driver that dies after three files, on a cluster of its own
+KILLED = """
+import os, signal, sys, test_cluster
+
+written = []
+
+def on_shard(path):
+    written.append(path)
+    if len(written) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+test_cluster.cluster.run(
+    *test_cluster.tiny_world(), folder=sys.argv[1], engine="ray", workers=1, on_shard=on_shard,
+    **test_cluster.CALL,
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Node machines of one CPU each, in this one; call it for as many as are needed."""
+    from ray.cluster_utils import Cluster
+
+    # a dead node is noticed within seconds
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
+    spare = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    head = {**NODE, **spare, "_system_config": quick}
+    machines = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(machines.address, log_to_driver=False, logging_level="ERROR")
+
+    def grown(many: int) -> Cluster:
+        for _ in range(many - 1 - len(machines.worker_nodes)):
+            machines.add_node(wait=False, **NODE)
+        machines.wait_for_nodes(timeout=120)
+        return machines
+
+    yield grown
+    ray.shutdown()
+    machines.shutdown()
+
+
+def assert_same(folder: Path, rows: pd.DataFrame, local: tuple[Path, bytes]) -> None:
+    assert whole(rows) == local[1]
+    wanted = {path.name: path.read_bytes() for path in local[0].iterdir()}
+    assert len(wanted) == 10
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == wanted
+
+
+@pytest.mark.parametrize("many", [2, 3])
+def test_several_nodes_give_the_bytes_of_a_local_run(world, local, nodes, tmp_path, many):
+    nodes(3)  # of one CPU each, so that every actor is on a node of its own
+    rows = cluster.run(*world, folder=tmp_path, engine="ray", workers=many, **CALL)
+    assert_same(tmp_path, rows, local)
+    assert ray.is_initialized()  # as it was found
+
+
+def test_a_node_that_dies_changes_no_byte(world, local, nodes, tmp_path):
+    victim, queue, data = world
+    machines, caught, lost = nodes(3), tmp_path / "caught", []
+    doomed = next(iter(machines.worker_nodes))
+    name = doomed.node_id
+
+    def hook(_):
+        if ray.get_runtime_context().get_node_id() == name:
+            caught.touch()
+            threading.Event().wait()  # for the end
+        while not caught.exists():
+            time.sleep(0.01)
+
+    def on_shard(path):
+        if not lost:
+            lost.append(path)
+            machines.remove_node(doomed, allow_graceful=False)
+
+    rows = cluster.run(
+        watched(victim, hook), queue, data, folder=tmp_path / "a", engine="ray",
+        on_shard=on_shard, **CALL,
+    )  # fmt: skip
+    assert lost and whole(rows) == local[1]
+
+
+def test_shards_that_fail_are_named_and_the_rest_is_done(world, nodes, tmp_path, monkeypatch):
+    nodes(1)
+    monkeypatch.setattr(cluster, "RETRIES", 0)
+    victim, queue, data = world
+    queue = queue.rows(range(30))  # no image twice
+    broken, black, white = (data.ids[queue.index[row]] for row in (8, 14, 26))
+    why = {
+        broken: f"ValueError: image '{broken}': cannot be read",
+        black: "ArithmeticError: cannot see",
+        white: "its actor died 1 time",
+    }
+
+    def load(i):
+        if data.ids[i] == broken:
+            raise OSError("cannot be read")
+        return data.load(i) * (data.ids[i] != black) | 255 * (data.ids[i] == white)
+
+    def hook(images):
+        if (images.flatten(1).amax(1) == 0).any():
+            raise ArithmeticError("cannot see")
+        if (images.flatten(1).amin(1) == 1).any():
+            os._exit(1)
+
+    with pytest.raises(cluster.ShardError) as caught:
+        cluster.run(
+            watched(victim, hook), queue, replace(data, load=load), folder=tmp_path,
+            engine="ray", workers=1, **CALL,
+        )  # fmt: skip
+    plan = campaign.shards(victim, queue, data, **CALL)
+    images = {s.id: [data.ids[i] for i in s.of(queue).index.tolist()] for s in plan}
+    hit = [shard for shard in plan if set(why) & set(images[shard.id])]
+    failures = caught.value.failures
+    assert [failure.shard for failure in failures] == [shard.id for shard in hit]
+    for failure in failures:
+        assert failure.images == tuple(dict.fromkeys(images[failure.shard]))
+        assert any(why[image] in failure.cause for image in set(why) & set(failure.images))
+        for part in (failure.shard, failure.images[0], failure.cause, "tkmia"):
+            assert part in str(caught.value)
+    assert {reason for reason in why.values() if reason in str(caught.value)} == set(why.values())
+    assert set(files(tmp_path)) == {shard.file for shard in plan if shard not in hit}
+
+
+def test_a_killed_driver_goes_on_with_what_it_had_not_saved(
+    world, local, nodes, tmp_path, monkeypatch, capsys
+):
+    home, folder = tmp_path / "home", tmp_path / "shards"
+    around = {**os.environ, "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
+    driver = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=around)
+    assert driver.returncode == -signal.SIGKILL
+    before, written = files(folder), []
+    assert len(before) == 3
+    nodes(1)
+    monkeypatch.setenv("CI", "")
+    rows = cluster.run(
+        *world, folder=folder, engine="ray", workers=1, on_shard=written.append, progress=True,
+        **CALL,
+    )  # fmt: skip
+    assert len(written) == 7 and before.items() <= files(folder).items()
+    assert_same(folder, rows, local)
+    assert "60/60" in capsys.readouterr().err
+
+
+def test_a_node_with_other_code_is_refused(world, nodes, tmp_path, monkeypatch):
+    nodes(1)
+    monkeypatch.setattr(campaign, "code", lambda: "other")
+    with pytest.raises(RuntimeError, match="other code"):
+        cluster.run(*world, folder=tmp_path, engine="ray", workers=1, **CALL)
+    assert not files(tmp_path)
+
+
+def test_what_is_on_disk_needs_no_cluster(world, local, monkeypatch):
+    folder, wanted = local
+    monkeypatch.setattr(ray, "init", None)
+    for engine in cluster.ENGINES:
+        assert whole(cluster.run(*world, folder=folder, engine=engine, **CALL)) == wanted
+
+
+BAD = {
+    "engine": (dict(engine="dask"), "engine: expected one of local, ray"),
+    "local address": (dict(engine="local", address="auto"), "address"),
+    "workers": (dict(engine="ray", workers=0), "workers"),
+    "no cpu": (dict(engine="ray", num_cpus=0), "num_cpus: expected a number above 0"),
+    "gpu": (dict(engine="ray", num_gpus=-1), "num_gpus: expected a number"),
+    "too many": (dict(engine="ray", num_cpus=64), "no node of the cluster has 64 CPUs"),
+    "chunk": (dict(engine="ray", chunk=0), "chunk"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_is_refused(world, nodes, tmp_path, arguments, message):
+    nodes(1)
+    with pytest.raises(ValueError, match=message):
+        cluster.run(*world, folder=tmp_path, **{**CALL, **arguments})
+
+
+def test_without_ray_the_error_says_what_to_install(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install '.\[cluster\]'"):
+        cluster.run(*world, folder=tmp_path, engine="ray", **CALL)
+
+
+def test_no_other_room_knows_of_ray_and_this_one_only_when_asked():
+    for path in sorted(campaign.PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        found = []
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [node for name in names if name.split(".")[0] == "ray"]
+        assert not found or path.name == "cluster.py", path
+        assert not set(found) & set(tree.body), f"{path}: at import"

@@ -1,0 +1,108 @@
+"""Promises about the work an attack does: none that is wasted, and all of it visible."""
+
+import pytest
+import torch
+from test_engine import net, same, task
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tkmia_utils import attack
+from tkmia_utils.methods.tkmia import TkMIA as Descent
+
+
+class Operations(TorchDispatchMode):
+    """Notes every operation with its arguments and its result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.seen.append((function, args, result))
+        return result
+
+
+def test_weights_get_no_gradient_and_frozen_weights_do_as_well():
+    model = net()
+    images, labels, specified = task(model, 3, k=3, m=2, side=16, classes=10)
+    with Operations() as operations:
+        result = attack(model, images, labels, specified, 3, lr=0.05)
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    aten = torch.ops.aten
+    masks = [a[-1] for f, a, _ in operations.seen if f == aten.convolution_backward.default]
+    assert masks and all(list(mask) == [True, False, False] for mask in masks)  # input alone
+    products = [r.shape for f, _, r in operations.seen if f == aten.mm.default]
+    weight = model[-1].weight.shape
+    assert products and not {weight, weight[::-1]} & set(products)
+    same(result, attack(model.requires_grad_(False), images, labels, specified, 3, lr=0.05))
+
+
+@pytest.mark.parametrize(("ci", "shown"), [("", True), ("true", False)])
+def test_a_bar_shows_success_rate_and_speed_but_not_in_ci(ci, shown, monkeypatch, capsys):
+    monkeypatch.setenv("CI", ci)
+    model = net()
+    images, labels, specified = task(model, 4, k=3, m=2, side=16, classes=10)
+    call = dict(lr=0.05, slots=2)
+    attack(model, images, labels, specified, 3, **call)
+    assert capsys.readouterr() == ("", "")
+    attack(model, images, labels, specified, 3, progress=True, **call)
+    text = capsys.readouterr().err
+    assert all((part in text) == shown for part in ("/4 ", "success=", "image-iterations/s"))
+
+
+def test_each_iteration_is_one_forward_pass_of_all_slots_until_the_last_has_left():
+    body = net()
+    images, labels, specified = task(body, 9, k=3, m=2, side=16, classes=10)
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        return body(x)
+
+    limit = torch.tensor([5, 1, 0, 3, 9, 2, 2, 2, 7])
+    attack(model, images, labels, specified, 3, lr=1e-7, max_iter=limit, slots=1)
+    assert sizes == [1] * int((limit + 1).sum())
+    sizes.clear()
+    attack(model, images, labels, specified, 3, lr=1e-7, max_iter=limit, slots=4)
+    assert set(sizes) == {4} and len(sizes) < (limit + 1).sum() / 2
+
+
+def test_a_method_may_hand_back_what_it_was_given():
+    class Idle:
+        """It never moves, and its state shares memory with everything."""
+
+        def begin(self, images):
+            zero = images.new_zeros(1).expand(len(images))
+            return {"x": images, "same": images, "zero": zero}
+
+        def image(self, images, state):
+            return state["x"]
+
+        def norm(self, images, adversarial, state):
+            return state["zero"] + (adversarial - images).flatten(1).norm(dim=1)
+
+        def step(self, point, state):
+            return {**state, "x": point.images}
+
+    model = net()
+    images, labels, specified = task(model, 7, k=3, m=2, side=16, classes=10)
+    result = attack(model, images, labels, specified, 3, method=Idle(), slots=3, max_iter=4)
+    assert torch.equal(result.adversarial, images) and not result.l2_paper.any()
+    assert result.iterations.tolist() == [4] * 7
+
+
+def test_the_state_may_hold_whole_numbers_and_flags():
+    class Counting(Descent):
+        def begin(self, images):
+            n = len(images)
+            count, ever = torch.zeros(n, dtype=torch.int64), torch.zeros(n, 2, dtype=torch.bool)
+            return {**super().begin(images), "count": count, "ever": ever}
+
+        def step(self, point, state):
+            moved = super().step(point, state)
+            return {**moved, "count": state["count"] + 1, "ever": ~state["ever"]}
+
+    model = net()
+    data = task(model, 7, k=3, m=2, side=16, classes=10)
+    call = dict(lr=0.05, slots=3)
+    same(attack(model, *data, 3, **call), attack(model, *data, 3, method=Counting(), **call))

@@ -1,0 +1,142 @@
+"""State of an attack on disk, so that a killed one goes on where it was.
+
+One safetensors file holds the slots; beside it, each checkpoint that finished images has a part
+file with the rows finished since the last. All are written atomically, the part first: a kill
+between the two leaves a part that the resumed run writes again.
+"""
+
+import glob
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tkmia_utils.files import write_atomically
+
+FORMAT = "tkmia attack 1"
+Tensors = dict[str, torch.Tensor]
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def described(thing: object) -> str:
+    """Say what `thing` is, alike in every process: its type and what it holds, tensors by digest.
+
+    Parameters
+    ----------
+    thing : object
+        A module is told by its architecture and weights, a function by its name alone, any other
+        object by its attributes.
+    """
+    kind = type(thing)
+    if isinstance(thing, torch.nn.Module):
+        weights = {k: v for k, v in thing.state_dict().items() if isinstance(v, torch.Tensor)}
+        return f"{thing!r} {digest(weights)}"
+    if isinstance(thing, torch.Tensor):
+        return digest({"": thing})
+    if hasattr(thing, "__qualname__"):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    if not hasattr(thing, "__dict__"):
+        return repr(thing)
+    held = {name: described(value) for name, value in sorted(vars(thing).items())}
+    return f"{kind.__module__}.{kind.__qualname__} {held}"
+
+
+class Checkpoint:
+    """The files of one attack.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file of the slots; parts are called ``<name>.part1`` and so on.
+    arguments : mapping of str to str
+        Every argument that decides the result, or its digest.
+    """
+
+    def __init__(self, path: str | Path, arguments: Mapping[str, str]) -> None:
+        self.path, self.arguments, self.parts = Path(path), dict(arguments), 0
+
+    def load(self) -> tuple[Tensors, list[Tensors]] | None:
+        """State and finished rows as last saved; None if there is no file.
+
+        Raises
+        ------
+        ValueError
+            A file is broken or missing, or belongs to a call with other arguments.
+        """
+        if not self.path.exists():
+            return None
+        state, told = self._read(self.path)
+        self.parts = int(told["parts"])
+        return state, [self._read(self._part(i))[0] for i in range(1, self.parts + 1)]
+
+    def save(self, state: Tensors, rows: Tensors) -> None:
+        """Write `state`, and the `rows` finished since the last time if there are any."""
+        if rows:
+            self._write(self._part(self.parts + 1), rows)
+            self.parts += 1
+        self._write(self.path, state)
+
+    def remove(self) -> None:
+        """Leave nothing behind, nor what a kill in the midst of a write left."""
+        self.path.unlink(missing_ok=True)
+        last = 0
+        while self._part(last + 1).exists():
+            last += 1
+        for i in range(last, 0, -1):  # from the end, so that none is ever out of reach
+            self._part(i).unlink()
+        half = f".tmp-{'[0-9a-f]' * 8}-{glob.escape(self.path.name)}"
+        for pattern in (half, half + ".part*"):
+            for path in self.path.parent.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def _part(self, i: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.part{i}")
+
+    def _write(self, path: Path, tensors: Tensors) -> None:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        told = {
+            "format": FORMAT,
+            "arguments": json.dumps(self.arguments, sort_keys=True),
+            "parts": str(self.parts),
+            "sha256": digest(tensors),
+        }
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=told))
+
+    def _read(self, path: Path) -> tuple[Tensors, dict[str, str]]:
+        try:
+            with safe_open(path, "pt") as file:
+                told = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            arguments = json.loads(told["arguments"]) if told.get("format") == FORMAT else None
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise self._broken(path, str(error)) from error
+        if arguments is None:
+            raise self._broken(path, "it holds no attack")
+        if arguments != self.arguments:
+            names = sorted({*arguments, *self.arguments})
+            other = [name for name in names if arguments.get(name) != self.arguments.get(name)]
+            raise ValueError(
+                f"checkpoint: {path} belongs to a call with other arguments: {', '.join(other)}; "
+                "call with the same, or remove the file to start afresh"
+            )
+        if told["sha256"] != digest(tensors):
+            raise self._broken(path, "its bytes are not those that were written")
+        return tensors, told
+
+    def _broken(self, path: Path, why: str) -> ValueError:
+        return ValueError(
+            f"checkpoint: {path} is broken ({why}); remove {self.path} to start afresh"
+        )

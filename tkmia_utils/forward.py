@@ -1,0 +1,143 @@
+"""The victim's forward pass: in the arithmetic asked for, and in fp32 eager to check its claims."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+class Forward:
+    """A victim as the engine calls it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or callable
+        Maps images ``(B, 3, H, W)`` to logits ``(B, C)``; neither moved nor changed.
+    classes : int
+        C.
+    device : torch.device
+        Where it is.
+    precision : {"fp32", "tf32", "bf16"}
+        See :func:`tkmia_utils.attack`.
+    compile : bool
+        Run a compiled copy; :meth:`prepare` makes it.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[torch.Tensor], torch.Tensor],
+        classes: int,
+        *,
+        device: torch.device,
+        precision: str = "fp32",
+        compile: bool = False,
+    ) -> None:
+        self.model, self.fast = model, model
+        self.classes, self.device, self.compile = classes, device, compile
+        self.precision = precision
+
+    @property
+    def exact(self) -> bool:
+        """Is it fp32 eager already, so that what it says needs no second look?"""
+        return self.precision == "fp32" and not self.compile
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of `x`, with the graph that leads back to it."""
+        bf16 = self.precision == "bf16"
+        with torch.enable_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            logits = self.fast(x)
+        self._check(logits, x)
+        if not logits.requires_grad:
+            raise ValueError("model: its logits do not depend on the images (no gradient)")
+        return logits
+
+    def eager(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of `x` in fp32 eager, without a graph."""
+        with torch.no_grad(), arithmetic("fp32", self.device):
+            logits = self.model(x)
+        self._check(logits, x)
+        return logits.float()
+
+    def prepare(self, x: torch.Tensor) -> None:
+        """Compile, if that was asked for, by one forward and backward pass on images `x`.
+
+        Raises
+        ------
+        ValueError
+            The model, or its backward pass, does not compile.
+        """
+        if not self.compile:
+            return
+        self.eager(x)  # what is wrong with the model itself is said as it is
+        model = self.model
+        try:
+            if isinstance(model, torch.nn.Module):
+                # a compiled backward pass makes all gradients it might be asked for: leave it one
+                model = copy.deepcopy(model).requires_grad_(False)
+            self.fast = torch.compile(model, dynamic=False)
+            x = x.detach().clone().requires_grad_()
+            logits = self(x)
+            torch.autograd.grad(logits, x, torch.zeros_like(logits))
+        except Exception as error:  # compilers fail in too many ways to name
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise ValueError(
+                f"compile: this model does not compile here ({type(error).__name__}: {said}); "
+                "leave compile=False"
+            ) from error
+
+    def _check(self, logits: object, x: torch.Tensor) -> None:
+        wanted = (len(x), self.classes)
+        if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
+            got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ValueError(f"model: expected logits of shape {wanted}, got {got}")
+
+
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute in fp32, or with TF32 where `precision` is "tf32", whatever the caller had set."""
+    off = torch.autocast(device.type, torch.bfloat16, enabled=False)
+    with off, tf32(precision == "tf32", device):
+        yield
+
+
+@contextmanager
+def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+    """Allow TF32 in matrix products and convolutions of a CUDA device, or forbid it, for a while.
+
+    Parameters
+    ----------
+    allowed : bool
+        Torch's own default is neither: convolutions may, matrix products may not.
+    device : torch.device
+        On any other device nothing happens.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    homes = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    before, said = [_allowed(home) for home in homes], [kind.fp32_precision for kind in kinds]
+    try:
+        # torch has an old and a new way to say it, and complains unless both say the same
+        for home in homes:
+            home.allow_tf32 = allowed
+        for kind in kinds:
+            kind.fp32_precision = "tf32" if allowed else "ieee"
+        yield
+    finally:
+        for home, value in zip(homes, before, strict=True):
+            if value is not None:
+                home.allow_tf32 = value
+        for kind, value in zip(kinds, said, strict=True):
+            kind.fp32_precision = value
+
+
+def _allowed(home: object) -> bool | None:
+    """What the old way says; None where only the new one was used."""
+    try:
+        return home.allow_tf32
+    except RuntimeError:
+        return None
