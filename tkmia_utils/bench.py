@@ -22,8 +22,9 @@ import seaborn as sns
 import torch
 from torch import nn
 
-from tkmia_utils import attack, data, figures, losses, measures, protocol, results, victims
+from tkmia_utils import data, figures, losses, measures, protocol, results, victims
 from tkmia_utils.backbones import build, small_net
+from tkmia_utils.engine import attack
 
 GOALS = {
     ("floor", "ResNet-50, 224 px"): "<= 1.05",
@@ -139,10 +140,10 @@ def loop(rounds: int, victim: victims.Victim | None) -> list[dict[str, object]]:
     for name, (model, side, slots) in models().items():
         if side < 100 and victim is not None:
             model = victim.model
-        many, lr = (slots, 1e-2) if side > 100 else (4 * slots, 1e-3)
+        many, lr, most = (slots, 1e-2, 8) if side > 100 else (4 * slots, 1e-3, 30)
         given = case(model, many, side)
-        ours = partial(attack, model, *given, 3, lr=lr, max_iter=30, slots=slots)
-        plain = partial(one_by_one, model, *given, k=3, lr=lr, max_iter=30)
+        ours = partial(attack, model, *given, 3, lr=lr, max_iter=most, slots=slots)
+        plain = partial(one_by_one, model, *given, k=3, lr=lr, max_iter=most)
         won, also = ours().success, torch.tensor(plain())
         times = in_turns({"ours": ours, "plain": plain}, max(1, rounds // 3))
         ratio = times["plain"] / times["ours"]
