@@ -228,7 +228,13 @@ def growth(rounds: int) -> list[dict[str, object]]:
         call = [sys.executable, "-c", f"from tkmia_utils import bench; bench.held({n})"]
         told = subprocess.run(call, capture_output=True, text=True, check=True).stdout
         lines.append(
-            {"benchmark": "growth", "case": "queue, peak MB", "size": n, "value": float(told)}
+            {
+                "benchmark": "growth",
+                "case": "queue, peak MB",
+                "size": n,
+                "value": float(told),
+                "note": f"{float(told):.0f} MB",
+            }
         )
     return lines
 

@@ -106,7 +106,8 @@ class Checkpoint:
         return self.path.with_name(f"{self.path.name}.part{i}")
 
     def _write(self, path: Path, tensors: Tensors) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        plain = torch.contiguous_format
+        tensors = {name: t.detach().cpu().clone(memory_format=plain) for name, t in tensors.items()}
         told = {
             "format": FORMAT,
             "arguments": json.dumps(self.arguments, sort_keys=True),
