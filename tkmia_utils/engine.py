@@ -221,8 +221,10 @@ def _progress(room: Slots, n: int, *, quiet: bool) -> Iterator[Callable[[int], N
     """A bar over the images of the queue; yields what is told how many have just left."""
     quiet = quiet or bool(os.environ.get("CI"))
     begun, before = time.perf_counter(), room.work
-    # no least step: the bar also moves while nobody leaves
-    bar = tqdm(total=n, initial=room.finished, disable=quiet, unit="image", leave=False, miniters=0)
+    bar = tqdm(
+        total=n, initial=room.finished, disable=quiet, unit="image", leave=False,
+        mininterval=0.5, miniters=0,
+    )  # fmt: skip
     with bar:
 
         def show(left: int) -> None:
