@@ -35,7 +35,7 @@ FLOORS = [
     ["claims"],
     ["figures"],
     ["paper_figures", "gallery"],
-    ["plan", "estimate"],
+    ["plan", "estimate", "bench_report"],
     ["pipeline", "train", "bench", "cluster", "widgets"],
 ]
 

@@ -327,7 +327,7 @@ def test_learned_lambdas_stay_in_their_interval():
     state, rows = method.begin(images), rows_for(labels, specified, 3, lr=0.7)
     seen = []
     for _ in range(12):
-        x = method.image(images, state).requires_grad_()
+        x = method.image(images, state).detach().requires_grad_()
         logits = model(x)
 
         def pull(v, *, keep=False, logits=logits, x=x):

@@ -150,6 +150,23 @@ def test_what_is_done_is_done_again_only_when_its_inputs_changed(root, capsys, m
     assert root.record["notebooks"]["03_c"] == first
 
 
+def test_a_changed_file_that_a_notebook_reads_makes_it_due_again(root, capsys):
+    folder = root.path / "data" / "tables"
+    root.add("01_a").add("02_b", reads=["data/tables"]).add("03_c", needs=["02_b"])
+    assert root.run() == 2
+    assert "02_b: reads: there is no folder" in capsys.readouterr().err
+    folder.mkdir(parents=True)
+    (folder / "one.csv").write_text("1")
+    assert root.run() == 0
+    done = dict.fromkeys(("01_a", "02_b", "03_c"), "up to date")
+    assert states(root, capsys) == done
+    for change in ("2", "3"):
+        (folder / f"one{change}.csv").write_text(change)
+        assert states(root, capsys) == {**done, "02_b": "to run", "03_c": "to run"}
+        assert root.run() == 0
+        assert states(root, capsys) == done
+
+
 def test_only_runs_what_is_named_and_what_it_needs(root, capsys):
     root.add("01_a").add("02_b", needs=["01_a"]).add("03_c").add("04_d", needs=["02_b"])
     assert list(states(root, capsys, "--only", "04_d")) == ["01_a", "02_b", "04_d"]
@@ -323,6 +340,7 @@ def test_a_notebook_that_is_not_there_is_refused(root, capsys):
         ({"notebooks": [{"notebok": "01_a"}]}, "'notebok' is not a field of a notebook"),
         ({"notebooks": [{"notebook": "01_a", "needs": ["02"]}]}, "is not an earlier notebook"),
         ({"notebooks": [{"notebook": "01_a", "needs": "00"}]}, "needs: expected a list"),
+        ({"notebooks": [{"notebook": "01_a", "reads": "data"}]}, "reads: expected a list"),
         ({"extends": "tiny.yaml"}, "extends: goes round in a circle"),
         ({"extends": "quik"}, "there is no 'quik'; did you mean 'quick'?"),
     ],

@@ -32,11 +32,15 @@ _Yaml.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class Step:
-    """One notebook of a profile: its name, the notebooks it needs, its own parameters."""
+    """One notebook of a profile: its name, the notebooks it needs, its own parameters.
+
+    `reads` are folders of the repository whose files it reads: when one changes, it is done again.
+    """
 
     notebook: str
     needs: tuple[str, ...]
     parameters: dict[str, Any]
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def load_profile(which: str | Path) -> Profile:
         earlier = [step.notebook for step in steps]
         for need in entry["needs"]:
             check_known(need, earlier, f"{which}: {name}: needs", "an earlier notebook")
-        steps.append(Step(name, tuple(entry["needs"]), entry["parameters"]))
+        steps.append(Step(name, tuple(entry["needs"]), entry["parameters"], tuple(entry["reads"])))
     if not steps:
         raise ValueError(f"{which}: notebooks: expected at least one")
     return Profile(raw["name"], raw.get("note", ""), limit, raw["common"], tuple(steps))
@@ -100,16 +104,17 @@ def _read_profile(which: str, beside: Path, seen: tuple[Path, ...]) -> dict[str,
     for entry in raw.get("notebooks") or []:
         entry = _mapping(entry, f"{which}: notebooks")
         for field in entry:
-            fields = ["notebook", "needs", "parameters"]
+            fields = ["notebook", "needs", "reads", "parameters"]
             check_known(field, fields, f"{which}: notebooks", "a field of a notebook")
         name = entry.get("notebook")
         check_name(name, name=f"{which}: notebook")
-        old = notebooks.get(name, {"needs": [], "parameters": {}})
+        old = notebooks.get(name, {"needs": [], "reads": [], "parameters": {}})
         own = _mapping(entry.get("parameters"), f"{which}: {name}: parameters")
-        needs = entry.get("needs", old["needs"])
-        if not isinstance(needs, list):
-            raise ValueError(f"{which}: {name}: needs: expected a list, got {needs!r}")
-        notebooks[name] = {"needs": needs, "parameters": {**old["parameters"], **own}}
+        lists = {field: entry.get(field, old[field]) for field in ("needs", "reads")}
+        for field, value in lists.items():
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise ValueError(f"{which}: {name}: {field}: expected a list, got {value!r}")
+        notebooks[name] = {**lists, "parameters": {**old["parameters"], **own}}
     common = {**base["common"], **_mapping(raw.get("common"), f"{which}: common")}
     return {**base, **raw, "common": common, "notebooks": notebooks}
 

@@ -163,7 +163,8 @@ class Slots:
     def _move(self, stepped: dict[str, torch.Tensor]) -> None:
         """Who is running takes the step, unless it leads nowhere."""
         running = self.status == RUNNING
-        finite = finite_rows(list(stepped.values()))
+        watched = getattr(self.method, "watched", stepped)
+        finite = finite_rows([stepped[key] for key in watched])
         moved = running & finite
         self.iteration += moved
         # on the CPU it costs nothing to see that there is nobody to hold back
@@ -222,7 +223,9 @@ class Slots:
         for name, column in values(self.rows).items():
             column[at] = entering[name]
         begun = self.method.begin(self.clean[at])
-        self.state = {key: old.index_copy(0, at, begun[key]) for key, old in self.state.items()}
+        self.state = {  # clones, since a method's tensors may share memory
+            key: old.clone().index_copy_(0, at, begun[key]) for key, old in self.state.items()
+        }
         if self.given is not None:
             self.clean_logits[at] = self.given[who].to(self.device)
         for note in self.notes.values():

@@ -7,6 +7,10 @@ import torch
 
 State = dict[str, torch.Tensor]
 
+PIXEL = (
+    0.5  # the paper's [-1, 1] pixels are twice as wide as ours: one of its units is half of ours
+)
+
 
 class Pull(Protocol):
     """Vector-Jacobian product of the model: ``(B, C) -> (B, 3, H, W)``, in [0, 1] pixels."""
@@ -70,7 +74,8 @@ class Method(Protocol):
     """One attack, as the engine sees it.
 
     The state is a dictionary of tensors with a leading slot axis. It holds everything the attack
-    remembers of an image; the engine keeps the rows of finished images as they are.
+    remembers of an image; the engine keeps the rows of finished images as they are. It looks for
+    NaN and infinity in all of it after each step, or only in what an attribute ``watched`` names.
     """
 
     def begin(self, images: torch.Tensor) -> State:
@@ -86,7 +91,11 @@ class Method(Protocol):
         ...
 
     def step(self, point: Point, state: State) -> State:
-        """State after one iteration; `point` belongs to :meth:`image` of `state`."""
+        """State after one iteration; `point` belongs to :meth:`image` of `state`.
+
+        What :meth:`image` and :meth:`norm` read must be new tensors, since who has finished keeps
+        the old; the rest of the state may be changed in place.
+        """
         ...
 
 
@@ -105,9 +114,10 @@ def check_scores_option(scores: str) -> str:
 class PixelDescent:
     """Momentum descent on ``x + eps`` in the paper's coordinates, kept in the pixel box.
 
-    The state is eps and its velocity in [-1, 1] pixel units, in which lr and alpha have the
-    paper's meaning: ``alpha/2 ||eps||^2`` is part of the objective, and [0, 1] pixels are
-    ``x + eps / 2``. Subclasses give :meth:`score_gradient`, or :meth:`loss_gradient` itself.
+    lr and alpha have the meaning they have in the paper's [-1, 1] pixels: ``alpha/2 ||eps||^2`` is
+    part of the objective, and [0, 1] pixels are ``x + eps / 2``. The state is that adversarial
+    image, room for the next one (to ask for it anew would cost more than the step itself) and the
+    velocity of eps. Subclasses give :meth:`score_gradient`, or :meth:`loss_gradient` itself.
 
     Parameters
     ----------
@@ -115,20 +125,23 @@ class PixelDescent:
         What f is: the model's logits, or their sigmoid as in the paper.
     """
 
+    watched: tuple[str, ...] = ("velocity",)
+
     def __init__(self, *, scores: str = "logits") -> None:
         self.scores = check_scores_option(scores)
 
     def begin(self, images: torch.Tensor) -> State:
         """Start from eps = 0 at rest."""
-        return {"eps": torch.zeros_like(images), "velocity": torch.zeros_like(images)}
+        at_rest = torch.zeros_like(images)
+        return {"adversarial": images.clone(), "spare": at_rest, "velocity": at_rest.clone()}
 
     def image(self, images: torch.Tensor, state: State) -> torch.Tensor:
         """``x + eps``, in [0, 1]; the clean image itself, to the bit, at eps = 0."""
-        return torch.add(images, state["eps"], alpha=0.5).clamp_(0, 1)
+        return state["adversarial"]
 
     def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
         """Distance of the adversarial image from the clean one."""
-        return 2 * (adversarial - images).flatten(1).norm(dim=1)
+        return (adversarial - images).flatten(1).norm(dim=1) / PIXEL
 
     def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
         """Gradient of the attack's loss with respect to the scores, ``(B, C)``."""
@@ -144,30 +157,26 @@ class PixelDescent:
 
     def step(self, point: Point, state: State) -> State:
         """One step of SGD with momentum and weight decay alpha, then back into the box."""
-        gradient = self.loss_gradient(point, state)
-        # [0, 1] pixels are x + eps / 2, hence the half
-        eps, velocity = descend(state["eps"], state["velocity"], gradient, point.rows, scale=0.5)
-        return {"eps": boxed(point.images, eps), "velocity": velocity}
+        gradient, rows = self.loss_gradient(point, state), point.rows
+        old, spare = state["adversarial"], state["spare"]
+        eps = torch.sub(old, point.images, out=spare)
+        velocity = descend(state["velocity"], gradient, eps, rows, unit=PIXEL)
+        new = torch.addcmul(old, column(-PIXEL * rows.lr), velocity, out=spare).clamp_(0, 1)
+        return {"adversarial": new, "spare": old, "velocity": velocity}
 
 
 def descend(
-    variable: torch.Tensor,
     velocity: torch.Tensor,
     gradient: torch.Tensor,
+    variable: torch.Tensor,
     rows: Rows,
     *,
-    scale: float = 1.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """SGD with momentum on `scale` times the gradient; alpha/2 of the squared norm belongs to it.
+    unit: float = 1.0,
+) -> torch.Tensor:
+    """Velocity after one step of SGD with momentum; alpha/2 of the squared norm belongs to it.
 
-    The tensors returned are new; they are filled in place, since memory is what this costs.
+    A unit of the velocity is `unit` of the variable and of what the gradient belongs to. The
+    velocity is changed in place: what a step costs is memory.
     """
-    velocity = (column(rows.momentum) * velocity).add_(gradient, alpha=scale)
-    velocity.add_(column(rows.alpha) * variable)
-    step = column(rows.lr) * velocity
-    return torch.sub(variable, step, out=step), velocity
-
-
-def boxed(images: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    """Cut `eps`, in place, so that ``images + eps / 2`` stays in [0, 1]; and return it."""
-    return torch.add(images, eps, alpha=0.5, out=eps).clamp_(0, 1).sub_(images).mul_(2)
+    velocity.mul_(column(rows.momentum)).add_(gradient, alpha=unit)
+    return velocity.addcmul_(column(rows.alpha / unit), variable)

@@ -2,7 +2,7 @@
 
 import torch
 
-from tkmia_utils.methods.base import PixelDescent, Point, State, column
+from tkmia_utils.methods.base import PIXEL, PixelDescent, Point, State, column
 
 
 class KFool(PixelDescent):
@@ -22,6 +22,8 @@ class KFool(PixelDescent):
         Step by the sum of the distances, as the reference does, or by their mean.
     """
 
+    watched = ("adversarial",)
+
     def __init__(self, *, overshoot: float = 0.0, class_sum: str = "sum") -> None:
         super().__init__()
         if not isinstance(overshoot, int | float) or not 0 <= overshoot < float("inf"):
@@ -32,7 +34,7 @@ class KFool(PixelDescent):
 
     def begin(self, images: torch.Tensor) -> State:
         """Start from eps = 0."""
-        return {"eps": torch.zeros_like(images)}
+        return {"adversarial": images.clone()}
 
     def step(self, point: Point, state: State) -> State:
         """Step over the k+1 boundaries at once."""
@@ -47,7 +49,7 @@ class KFool(PixelDescent):
         for place in range(rows.most + 1):
             label = order[:, place]
             counts = ((place <= rows.k) & (label != star)).to(logits.dtype)
-            w = point.pull(_one_hot(label, classes) - from_star, keep=place < rows.most) / 2
+            w = PIXEL * point.pull(_one_hot(label, classes) - from_star, keep=place < rows.most)
             length = w.flatten(1).norm(dim=1).clamp_min(torch.finfo(w.dtype).tiny)
             gap = (logits.gather(1, label[:, None]) - logits.gather(1, star[:, None])).abs()
             normals = normals + column(counts / length) * w
@@ -56,8 +58,8 @@ class KFool(PixelDescent):
         if self.class_sum == "mean":
             distances = distances / counted.clamp_min(1)
         length = normals.flatten(1).norm(dim=1).clamp_min(torch.finfo(normals.dtype).tiny)
-        eps = state["eps"] + column((1 + self.overshoot) * distances / length) * normals
-        return {"eps": 2 * ((images + eps / 2).clamp(0, 1) - images)}
+        step = column(PIXEL * (1 + self.overshoot) * distances / length)
+        return {"adversarial": torch.addcmul(state["adversarial"], step, normals).clamp_(0, 1)}
 
 
 def _one_hot(label: torch.Tensor, classes: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import torch
 
 from tkmia_utils import losses
-from tkmia_utils.methods.base import Point, Rows, State, check_scores_option, descend
+from tkmia_utils.methods.base import Point, Rows, State, check_scores_option, column, descend
 from tkmia_utils.methods.tkmia import TkMIA
 
 
@@ -18,6 +18,8 @@ class PaperTkMIA(TkMIA):
     scores : {"logits", "sigmoid"}
         The paper's [0, 1] for the lambdas only suits sigmoid scores, the default here.
     """
+
+    watched = ("velocity", "lam1", "lam2")
 
     def __init__(self, *, scores: str = "sigmoid") -> None:
         super().__init__(scores=scores)
@@ -74,7 +76,8 @@ class ReleasedTkMIA(TkMIA):
         """One step of SGD on m; the tanh keeps the image in its box."""
         slope = (1 - (2 * point.images - 1 + state["m"]).tanh().square()) / 2
         gradient = slope * self.loss_gradient(point, state)
-        m, velocity = descend(state["m"], state["velocity"], gradient, point.rows)
+        velocity = descend(state["velocity"], gradient, state["m"], point.rows)
+        m = torch.addcmul(state["m"], column(-point.rows.lr), velocity)
         return {"m": m, "velocity": velocity}
 
 
