@@ -223,9 +223,10 @@ class Slots:
         for name, column in values(self.rows).items():
             column[at] = entering[name]
         begun = self.method.begin(self.clean[at])
-        self.state = {  # clones, since a method's tensors may share memory
-            key: old.clone().index_copy_(0, at, begun[key]) for key, old in self.state.items()
-        }
+        if not alone([*self.state.values(), self.clean]):
+            self.state = {key: old.clone() for key, old in self.state.items()}
+        for key, old in self.state.items():
+            old.index_copy_(0, at, begun[key])
         if self.given is not None:
             self.clean_logits[at] = self.given[who].to(self.device)
         for note in self.notes.values():
@@ -303,6 +304,12 @@ def take(rows: Rows, index: torch.Tensor, device: torch.device) -> Rows:
 def where_rows(rows: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     """Row by row `new` or `old`, whatever their other axes."""
     return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+def alone(tensors: Sequence[torch.Tensor]) -> bool:
+    """Has each tensor, and each of its elements, memory of its own?"""
+    homes = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    return len(homes) == len(tensors) and not any(0 in tensor.stride() for tensor in tensors)
 
 
 def finite_rows(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

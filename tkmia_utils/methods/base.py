@@ -159,9 +159,10 @@ class PixelDescent:
         """One step of SGD with momentum and weight decay alpha, then back into the box."""
         gradient, rows = self.loss_gradient(point, state), point.rows
         old, spare = state["adversarial"], state["spare"]
-        eps = torch.sub(old, point.images, out=spare)
-        velocity = descend(state["velocity"], gradient, eps, rows, unit=PIXEL)
-        new = torch.addcmul(old, column(-PIXEL * rows.lr), velocity, out=spare).clamp_(0, 1)
+        away = torch.sub(old, point.images, out=spare)  # PIXEL eps
+        velocity = descend(state["velocity"], gradient, away, rows, unit=PIXEL)
+        # a step lr in eps is PIXEL times that in pixels, where a gradient is PIXEL times as steep
+        new = torch.addcmul(old, column(-(PIXEL**2) * rows.lr), velocity, out=spare).clamp_(0, 1)
         return {"adversarial": new, "spare": old, "velocity": velocity}
 
 
@@ -175,8 +176,8 @@ def descend(
 ) -> torch.Tensor:
     """Velocity after one step of SGD with momentum; alpha/2 of the squared norm belongs to it.
 
-    A unit of the velocity is `unit` of the variable and of what the gradient belongs to. The
-    velocity is changed in place: what a step costs is memory.
+    The variable is `unit` times what alpha is about, and velocity and gradient belong to it. The
+    velocity is changed in place and in as few passes as can be: what a step costs is memory.
     """
-    velocity.mul_(column(rows.momentum)).add_(gradient, alpha=unit)
-    return velocity.addcmul_(column(rows.alpha / unit), variable)
+    torch.addcmul(gradient, velocity, column(rows.momentum), out=velocity)
+    return velocity.addcmul_(column(rows.alpha / unit**2), variable)
