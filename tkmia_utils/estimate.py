@@ -127,7 +127,7 @@ class _Cost:
         drawn = sum(len(re.findall(r"save_figure\(", cell.source)) for cell in cells)
         self.name, self.seconds, self.iterations = name, start + drawn * figure, 0
         self.most = 0  # image-iterations if none succeeds
-        self.bytes = _peak()
+        self.bytes = peak()
 
     def add(self, seconds: float, *, iterations: int = 0, held: float = 0.0, most: int = 0) -> None:
         self.seconds += seconds
@@ -219,12 +219,12 @@ class _Study:
         if self.trained:  # it is loaded
             return 0.0
         many = min(self.recipe.batch, 8 if self.device.type == "cpu" else 32)
-        before = _peak()
+        before = peak()
         step = measured_step(
             replace(self.recipe, weights="scratch", batch=many, accumulate=1), self.val,
             device=self.device,
         )  # fmt: skip
-        self.training_bytes = (_peak() - before) * self.recipe.batch / self.recipe.accumulate / many
+        self.training_bytes = (peak() - before) * self.recipe.batch / self.recipe.accumulate / many
         epochs = self.recipe.epochs
         judged = self.forward * len(self.val) * (epochs + 1 + bool(self.recipe.head_epochs))
         head = self.forward * self.n_train * bool(self.recipe.head_epochs)
@@ -341,7 +341,10 @@ def _draw() -> None:
         figure.savefig(io.BytesIO(), format=kind, dpi=150)
 
 
-def _peak() -> float:
+def peak() -> float:
     """Most memory this process has ever held, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux, where getrusage starts with what the parent held
+        return 1024.0 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -106,6 +106,9 @@ class Reader:
         self.shape: torch.Size | None = None
         self.first = self.read(at[:1])
         self.shape = self.first.shape[1:]
+        # room for good: what lies ready for long leaves holes in the heap when it goes
+        ready = 0 if isinstance(images, torch.Tensor) else self._chunk
+        self._rooms = [torch.empty(ready, *self.shape) for _ in range(2)]
 
     def __enter__(self) -> Self:
         return self
@@ -139,15 +142,16 @@ class Reader:
         start, self.next = self.next, self.next + n
         if isinstance(self.images, torch.Tensor):
             return self.read(self.at[start : self.next])
-        taken: list[torch.Tensor] = []
-        while n:
+        taken, done = torch.empty(n, *self.shape), 0
+        while done < n:
             if self._ready is None or not len(self._ready):
                 self._ready = (self._coming or self._ask()).result()
                 self._coming = self._ask()
-            taken.append(self._ready[:n])
-            self._ready = self._ready[n:]
-            n -= len(taken[-1])
-        return torch.cat(taken)
+            some = self._ready[: n - done]
+            taken[done : done + len(some)] = some
+            self._ready = self._ready[len(some) :]
+            done += len(some)
+        return taken
 
     def go_to(self, row: int) -> None:
         """Go on from this row of the queue; nothing was taken yet."""
@@ -156,4 +160,10 @@ class Reader:
     def _ask(self) -> Future[torch.Tensor] | None:
         at = self.at[self._asked : self._asked + self._chunk]
         self._asked += len(at)
-        return self._thread.submit(self.read, at) if len(at) else None
+        if not len(at):
+            return None
+        self._rooms.reverse()  # the other one was taken to its end
+        return self._thread.submit(self._read_into, self._rooms[0][: len(at)], at)
+
+    def _read_into(self, room: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        return room.copy_(self.read(at))
