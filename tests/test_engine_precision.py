@@ -163,7 +163,17 @@ def test_channels_last_changes_nothing_but_the_layout(call):
     call = CALL | call
     wanted = attack(model, images, labels, specified, 3, **call)
     found = attack(looking, images, labels, specified, 3, channels_last=True, **call)
-    assert all(seen) and torch.equal(found.iterations, wanted.iterations)
+    assert all(seen) and found.success.all() and wanted.success.all()
+    if (
+        call.get("precision") == "bf16"
+    ):  # its convolutions round by layout, so the paths part a little
+        assert (found.iterations - wanted.iterations).abs().max() <= 3
+        torch.testing.assert_close(found.l2, wanted.l2, rtol=0.05, atol=0)
+        torch.testing.assert_close(
+            found.adversarial_logits, model(found.adversarial).detach(), atol=1e-5, rtol=0
+        )
+        return
+    assert torch.equal(found.iterations, wanted.iterations)
     for name in ("l2", "adversarial_logits") + ("adversarial",) * ("keep_images" not in call):
         a, b = getattr(found, name), getattr(wanted, name)
         assert a.is_contiguous()

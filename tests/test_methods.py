@@ -29,9 +29,9 @@ CALLS = [
 NAMES = ["-".join([name, *map(str, options.values())]) for name, options in CALLS]
 
 
-def world(n=6):
+def world(n=6, side=16):
     model = net()
-    images, labels, specified = task(model, n, k=3, m=2, side=16, classes=10)
+    images, labels, specified = task(model, n, k=3, m=2, side=side, classes=10)
     return model, images, labels, specified
 
 
@@ -239,9 +239,10 @@ def test_kfools_first_step_on_a_linear_victim_is_its_formula():
         np.testing.assert_allclose(found, wanted.clip(0, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("side", [16, 13], ids=["even", "odd"])  # odd: a row ends in mid-vector
 @pytest.mark.parametrize(("name", "options"), CALLS, ids=NAMES)
-def test_neither_batch_nor_order_nor_neighbours_matter(name, options):
-    model, images, labels, specified = world(7)
+def test_neither_batch_nor_order_nor_neighbours_matter(name, options, side):
+    model, images, labels, specified = world(7, side)
     k = torch.tensor([1, 2, 3, 3, 2, 1, 3])
     rates = {} if name == "kfool" else {"lr": 0.05}
 

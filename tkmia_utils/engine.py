@@ -94,6 +94,11 @@ def attack(
     slots : int, optional
         Batch size B of the engine, default min(N, 16), on CUDA min(N, 64). At a fixed B results
         are equal to the bit whatever the order and the neighbours; a short queue is padded to B.
+        The attacks keep that promise by construction (:mod:`tkmia_utils.exact`); of the model it
+        asks that a row's logits and gradient do not depend on the row's place in the batch. On
+        CPUs torch's convolutions, linear layers, ReLU and pooling were seen to do so; its sigmoid,
+        SiLU, ELU, softplus and Mish do not on AVX2, where last bits then depend on the place.
+        Another CPU, number of threads or version of torch rounds differently.
     check_every : int
         Ask the device for finished images only every so many iterations; changes no result.
     device : str or torch.device

@@ -11,6 +11,8 @@ labels score 0 in every measure (as scikit-learn does for NDCG). With k > C the 
 no label: P@k still divides by k, as Eq. (8) prints it.
 """
 
+import math
+
 import torch
 
 from tkmia_utils.checks import K, check_k, check_mask, check_scores
@@ -168,10 +170,13 @@ def ndcg_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
         As for :func:`topk_accuracy`.
     """
     hits = _hits(scores, labels, k)
-    places = torch.arange(1, hits.shape[-1] + 1, dtype=torch.float64, device=hits.device)
-    discount = 1 / torch.log2(places + 1)
-    ideal = (places <= _attainable(labels, k).unsqueeze(-1)).double() @ discount
-    return _ratio(hits @ discount, ideal)
+    # a sum a row and not a matrix product, a logarithm at a time and not torch's: the last bit of
+    # a row must not depend on the rows beside it, or a measure that stands would seem to fall
+    gains = [1 / math.log2(place + 1) for place in range(1, hits.shape[-1] + 1)]
+    discount = torch.tensor(gains, dtype=torch.float64, device=hits.device)
+    places = torch.arange(1, hits.shape[-1] + 1, device=hits.device)
+    best = torch.where(places <= _attainable(labels, k).unsqueeze(-1), discount, 0.0).sum(-1)
+    return _ratio((hits * discount).sum(-1), best)
 
 
 def delta_l(

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import torch
 
+from tkmia_utils.exact import sigmoid
+
 State = dict[str, torch.Tensor]
 
 PIXEL = (
@@ -151,7 +153,7 @@ class PixelDescent:
         """Gradient of the attack's loss with respect to the [0, 1] pixels."""
         if self.scores == "logits":
             return point.pull(self.score_gradient(point.logits, point.rows, state))
-        scores = point.logits.sigmoid()
+        scores = sigmoid(point.logits)
         gradient = self.score_gradient(scores, point.rows, state)
         return point.pull(gradient * scores * (1 - scores))
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from tkmia_utils.exact import sigmoid
 from tkmia_utils.methods.base import PixelDescent, Point, State, column
 
 
@@ -21,7 +22,7 @@ class GMLA(PixelDescent):
 
     def loss_gradient(self, point: Point, state: State) -> torch.Tensor:
         """Target gradient minus its part along the other labels' gradient."""
-        specified, probability = point.rows.specified, point.logits.sigmoid()
+        specified, probability = point.rows.specified, sigmoid(point.logits)
         kept = (point.clean_logits > 0).to(probability.dtype)
         target = point.pull(torch.where(specified, probability, 0.0), keep=True)
         others = point.pull(torch.where(specified, 0.0, probability - kept))

@@ -3,6 +3,7 @@
 import torch
 
 from tkmia_utils import losses
+from tkmia_utils.exact import row_by_row, sigmoid
 from tkmia_utils.methods.base import Point, Rows, State, check_scores_option, column, descend
 from tkmia_utils.methods.tkmia import TkMIA
 
@@ -39,7 +40,7 @@ class PaperTkMIA(TkMIA):
         moved = super().step(point, state)
         rows, scores = point.rows, point.logits
         if self.scores == "sigmoid":
-            scores = scores.sigmoid()
+            scores = sigmoid(scores)
         sets = (rows.labels, rows.specified, rows.k)
         _, slope1, slope2 = losses.tkmia_eq6_gradients(scores, *sets, state["lam1"], state["lam2"])
         lam1 = (state["lam1"] - rows.lr * slope1).clamp(0, 1)
@@ -66,7 +67,7 @@ class ReleasedTkMIA(TkMIA):
 
     def image(self, images: torch.Tensor, state: State) -> torch.Tensor:
         """``tanh(x + m)`` of the paper's [-1, 1] pixels, as [0, 1] pixels."""
-        return ((2 * images - 1 + state["m"]).tanh() + 1) / 2
+        return (row_by_row(torch.tanh, 2 * images - 1 + state["m"]) + 1) / 2
 
     def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
         """||m||, which the released code calls the perturbation."""
@@ -74,7 +75,8 @@ class ReleasedTkMIA(TkMIA):
 
     def step(self, point: Point, state: State) -> State:
         """One step of SGD on m; the tanh keeps the image in its box."""
-        slope = (1 - (2 * point.images - 1 + state["m"]).tanh().square()) / 2
+        paler = row_by_row(torch.tanh, 2 * point.images - 1 + state["m"])
+        slope = (1 - paler.square()) / 2
         gradient = slope * self.loss_gradient(point, state)
         velocity = descend(state["velocity"], gradient, state["m"], point.rows)
         m = torch.addcmul(state["m"], column(-point.rows.lr), velocity)
