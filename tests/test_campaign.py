@@ -1,14 +1,17 @@
 """Promises of long work: chunks that are never done twice, and an honest search."""
 
+import os
 import shutil
 from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
 
 from tkmia_utils import campaign, protocol
+from tkmia_utils.data import folder
 from tkmia_utils.victims import Victim
 
 
@@ -88,8 +91,9 @@ def test_weights_of_any_type_have_a_hash():
     assert len(found | {campaign.weights(model)}) == 4
 
 
-def test_a_plan_covers_the_queue_and_reads_no_image(setting):
+def test_a_plan_covers_the_queue_and_decodes_no_image(setting):
     victim, data, _, _, queue = setting
+    data = replace(data, digest=lambda index: [f"pixels {i}" for i in index])
     plan = campaign.shards(victim, queue, replace(data, load=None), chunk=5, **CALL)
     assert [i for shard in plan for i in shard.rows] == list(range(len(queue.k)))
     assert len({shard.id for shard in plan}) == len(plan)
@@ -193,8 +197,61 @@ def test_other_code_is_other_work(setting, tmp_path, monkeypatch):
     package = tmp_path / "package"
     shutil.copytree(campaign.PACKAGE, package)
     monkeypatch.setattr(campaign, "PACKAGE", package)
-    for module in ("losses.py", "figures.py", "methods/tkmia.py"):
-        campaign.run(victim, queue, data, folder=tmp_path / "chunks", **CALL)
-        (package / module).write_text((package / module).read_text() + "# changed\n")
-    campaign.run(victim, queue, data, folder=tmp_path / "chunks", **CALL)
-    assert len(list((tmp_path / "chunks").iterdir())) == 3  # figures draw, they decide no row
+
+    def shard():
+        return campaign.shards(victim, queue, data, **CALL)[0].id
+
+    def changed(module, text):
+        path = package / module
+        old = path.read_text()
+        path.write_text(old + text)
+        found = shard()
+        path.write_text(old)
+        return found
+
+    first = shard()
+    # figures draw, training makes weights that have their own hash: they decide no row
+    for module in ("figures.py", "training.py", "data/emoji.py"):
+        assert changed(module, "x = 1\n") == first
+    for module in ("losses.py", "checks.py", "methods/tkmia.py", "campaign.py", "data/folder.py"):
+        assert changed(module, "x = 1\n") != first
+        assert changed(module, "\n\n# said again\n") == first
+
+
+def test_a_module_that_has_moved_is_not_passed_over(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    shutil.copytree(campaign.PACKAGE, package)
+    monkeypatch.setattr(campaign, "PACKAGE", package)
+    assert len(campaign.code()) == 64
+    for module in ("engine.py", "topk.py", "data/voc.py"):
+        (package / module).rename(package / "away.py")
+        with pytest.raises(ValueError, match="modules: there is no module 'tkmia_utils"):
+            campaign.code()
+        (package / "away.py").rename(package / module)
+
+
+def test_a_replaced_photo_redoes_the_shards_that_hold_it_and_no_other(setting, tmp_path):
+    victim, data, _, _, queue = setting
+    for i, name in enumerate(data.ids):
+        pixels = data.load(i).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png", compress_level=0)
+    rows = [";".join(c for c, y in zip(CLASSES, line, strict=True) if y) for line in data.labels]
+    lines = ["image,labels", *(f"{i}.png,{row}" for i, row in zip(data.ids, rows, strict=True))]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+
+    def done():
+        photos = folder(tmp_path / "list.csv", size=4, classes=CLASSES, cache=tmp_path / "cache")
+        campaign.run(victim, queue, photos, folder=tmp_path / "shards", chunk=5, **CALL)
+        return {path.name for path in (tmp_path / "shards").iterdir()}
+
+    first = done()
+    at = int(queue.index[7])
+    path = tmp_path / f"{data.ids[at]}.png"
+    os.utime(path, (1e9, 1e9))
+    assert done() == first
+    size = path.stat().st_size
+    Image.fromarray(255 - data.load(at).permute(1, 2, 0).numpy()).save(path, compress_level=0)
+    assert path.stat().st_size == size
+    holds = sum(at in part.tolist() for part in queue.index.split(5))
+    assert 0 < holds < len(first)
+    assert len(done() - first) == holds

@@ -198,6 +198,22 @@ def test_preloaded_pixels_are_those_read_later(root_of, name):
     assert not torch.equal(now.load(0), now.load(1))
 
 
+@pytest.mark.parametrize("name", ["voc", "coco", "nus"])
+def test_a_fingerprint_follows_the_bytes_of_the_photos_it_lists(root_of, tmp_path, name):
+    options = dict(root=root_of[name], size=8, cache=tmp_path / "cache")
+    found = data.load(name, "val", **options)
+    first, before = data.fingerprint(name, "val", **options), found.digests(range(len(found)))
+    assert first == found.fingerprint() == data.fingerprint(name, "val", **options)
+    assert first != data.fingerprint(name, "val", **{**options, "size": 9})
+    ends = {"voc": f"VOC2012/JPEGImages/{found.ids[1]}.jpg"}.get(name, f"/{found.ids[1]}")
+    (path,) = (p for p in root_of[name].rglob("*.jpg") if p.as_posix().endswith(ends))
+    path.write_bytes(path.read_bytes() + b"more")
+    assert data.fingerprint(name, "val", **options) != first
+    after = found.digests(range(len(found)))
+    assert [a != b for a, b in zip(after, before, strict=True)].count(True) == 1
+    assert found.subset([1]).digests([0]) == [after[1]]
+
+
 def test_crop_keeps_the_centre_and_squash_the_whole(voc_root):
     striped = np.zeros((40, 80, 3), dtype=np.uint8)
     striped[:, 20:60] = 255  # the central square is white, what is beside it black

@@ -346,3 +346,14 @@ def test_types_are_those_that_the_classes_have():
         classes=voc.CLASSES, labels=torch.zeros((2, 20), dtype=torch.bool), ids=("0", "1")
     )
     assert data.types_of(voc_like) == voc.TYPES
+
+
+def test_a_fingerprint_is_told_without_composing_and_follows_what_decides(tmp_path, monkeypatch):
+    from tkmia_utils.data import emoji, fingerprint
+
+    monkeypatch.setattr(emoji, "compose", None)
+    known = dict(n=4, size=48, seed=0, cache=tmp_path)
+    changes = ({}, {"n": 5}, {"size": 64}, {"seed": 1})
+    hashes = {fingerprint("emoji", "train", **{**known, **change}) for change in changes}
+    assert len(hashes | {fingerprint("emoji", "val", **known)}) == 5
+    assert fingerprint("emoji", "train", **known) in hashes and not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from tkmia_utils import paper, results
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
-    ["checks", "files", "exact"],
+    ["checks", "files", "exact", "hashing"],
     ["topk", "measures"],
     ["losses", "selection"],
     ["methods"],
@@ -35,7 +35,7 @@ FLOORS = [
     ["claims"],
     ["figures"],
     ["paper_figures", "gallery"],
-    ["plan", "estimate", "bench_report"],
+    ["plan", "estimate", "bench_report", "inputs"],
     ["pipeline", "train", "bench", "cluster", "widgets"],
 ]
 

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 
 from tkmia_utils import pipeline, plan
 from tkmia_utils.pipeline import main
@@ -165,6 +166,69 @@ def test_a_changed_file_that_a_notebook_reads_makes_it_due_again(root, capsys):
         assert states(root, capsys) == {**done, "02_b": "to run", "03_c": "to run"}
         assert root.run() == 0
         assert states(root, capsys) == done
+
+
+def test_a_folder_to_read_that_is_empty_is_refused(root, capsys):
+    (root.path / "tables").mkdir()
+    root.add("01_a", reads=["tables"])
+    assert root.run() == 2
+    assert "01_a: reads: there is no file in" in capsys.readouterr().err
+
+
+DATA = """
+dataset = "folder"
+val_csv = None
+data_root = None
+data_options = {}
+size = 8
+"""
+
+
+def test_a_replaced_photo_makes_due_what_reads_it_and_nothing_else(root, capsys):
+    for half in ("train", "val"):
+        for name in "ab":
+            path = root.path / "photos" / half / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), "red").save(path)
+        (path.parent / "list.csv").write_text("image,labels\na.png,dog\nb.png,cat\n")
+    root.profile["common"] = {"val_csv": "../photos/val/list.csv"}
+    root.add("01_a", parameters="train_csv = '../photos/train/list.csv'\n" + DATA)
+    root.add("02_b", parameters=DATA).add("03_c", parameters="n = 1")
+    assert root.run() == 0
+    done = dict.fromkeys(("01_a", "02_b", "03_c"), "up to date")
+    assert states(root, capsys) == done
+    os.utime(root.path / "photos/val/a.png", (1e9, 1e9))
+    unlisted = root.path / "photos/val/c.png"
+    Image.new("RGB", (8, 8), "red").save(unlisted)
+    assert states(root, capsys) == done
+    Image.new("RGB", (8, 8), "blue").save(root.path / "photos/train/a.png")
+    assert states(root, capsys) == {**done, "01_a": "to run"}
+    Image.new("RGB", (8, 8), "blue").save(root.path / "photos/val/a.png")
+    due = {**done, "01_a": "to run", "02_b": "to run"}
+    assert states(root, capsys) == due
+    assert root.run() == 0
+    assert states(root, capsys) == done
+    (root.path / "photos/val/list.csv").write_text("image,labels\na.png,dog\nb.png,dog;cat\n")
+    assert states(root, capsys) == due
+    (root.path / "photos/val/a.png").unlink()
+    assert states(root, capsys) == due
+
+
+def test_new_prose_comes_into_the_executed_copy_and_runs_nothing(root, capsys):
+    root.add("01_a", "print(seed)", parameters=PARAMETERS)
+    assert root.run("--set", "seed=4") == 0
+    path = root.path / "notebooks" / "01_a.ipynb"
+    source = nbformat.read(path, as_version=4)
+    source.cells[0].source = "# 01 · Told better"
+    source.cells.append(new_markdown_cell("The end."))
+    nbformat.write(source, path)
+    before = nbformat.read(root.runs / "01_a.ipynb", as_version=4).cells
+    capsys.readouterr()
+    assert root.run("--set", "seed=4") == 0
+    assert "up to date" in capsys.readouterr().out
+    after = nbformat.read(root.runs / "01_a.ipynb", as_version=4).cells
+    assert [after[0].source, after[-1].source] == ["# 01 · Told better", "The end."]
+    assert after[1:-1] == before[1:] and before[-1].outputs[0].text == "4\n"
 
 
 def test_only_runs_what_is_named_and_what_it_needs(root, capsys):

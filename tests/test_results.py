@@ -189,12 +189,15 @@ def test_the_source_hash_follows_what_is_said_not_what_came_out(tmp_path):
     assert results.source_hash(tmp_path, "a") != first
 
 
-def test_the_source_hash_follows_the_modules(tmp_path, monkeypatch):
-    write_notebook(tmp_path, "a", "1 + 1")
+def test_the_source_hash_follows_the_modules_that_are_used(tmp_path, monkeypatch):
+    write_notebook(tmp_path, "a", "from tkmia_utils.methods import one")
     package = tmp_path / "package"
     monkeypatch.setattr(results, "PACKAGE", package)
-    results.write_text(package / "methods" / "one.py", "x = 1")
+    for module in ("methods/__init__.py", "methods/one.py", "bench.py"):
+        results.write_text(package / module, "x = 1")
     first = results.source_hash(tmp_path, "a")
+    results.write_text(package / "bench.py", "x = 2")
+    assert results.source_hash(tmp_path, "a") == first
     results.write_text(package / "methods" / "one.py", "x = 2")
     assert results.source_hash(tmp_path, "a") != first
 

@@ -1,11 +1,15 @@
 """Promises of the victims: trained once, loaded the same, never half written."""
 
+import os
+from dataclasses import replace
+
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from tkmia_utils import backbones, victims
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelSet, folder
 
 CLASSES = ("red", "green", "blue")
 
@@ -84,6 +88,35 @@ def test_another_recipe_or_other_data_is_another_victim():
         victims.fingerprint(RECIPE, colours(n=80)),
     }
     assert len(keys) == 4
+
+
+def test_a_replaced_training_photo_trains_again_and_a_held_out_one_does_not(tmp_path, monkeypatch):
+    known = colours()
+    lines = [";".join(c for c, y in zip(CLASSES, row, strict=True) if y) for row in known.labels]
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        for i in range(len(known)):
+            photo = Image.fromarray(known.load(i).permute(1, 2, 0).numpy())
+            photo.save(tmp_path / split / f"{i}.png")
+        rows = ["image,labels", *(f"{i}.png,{line}" for i, line in enumerate(lines))]
+        (tmp_path / split / "list.csv").write_text("\n".join(rows))
+    made, real = [], victims.train
+    monkeypatch.setattr(victims, "train", lambda *a, **k: made.append(1) or real(*a, **k))
+
+    def trained():
+        cache = tmp_path / "cache"
+        options = dict(size=16, classes=CLASSES, cache=cache)
+        sets = [folder(tmp_path / s / "list.csv", split=s, **options) for s in ("train", "val")]
+        victims.load_or_train(replace(RECIPE, epochs=1), *sets, cache=cache, device="cpu")
+        return len(made)
+
+    assert trained() == 1
+    other = Image.new("RGB", (16, 16), "red")
+    other.save(tmp_path / "val" / "3.png")
+    os.utime(tmp_path / "train" / "3.png")
+    assert trained() == 1
+    other.save(tmp_path / "train" / "3.png")
+    assert trained() == 2
 
 
 def test_a_half_written_victim_is_refused_by_name(trained, tmp_path):

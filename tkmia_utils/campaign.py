@@ -13,15 +13,15 @@ import torch
 from tkmia_utils import protocol
 from tkmia_utils.data import MultiLabelSet
 from tkmia_utils.engine import attack
+from tkmia_utils.hashing import code_hash
 from tkmia_utils.protocol import Queue
 from tkmia_utils.results import PACKAGE, load_results, save_results
 from tkmia_utils.victims import Victim
 
-# the code that decides a row: when it changes, saved shards are other work
-MODULES = (
-    *("topk.py", "measures.py", "losses.py", "methods/*.py", "backbones.py", "forward.py"),
-    *("queue.py", "source.py", "outcome.py", "slots.py", "engine.py", "protocol.py", "campaign.py"),
-)
+# the code that decides a row, with what it imports: when it changes, saved shards are other work
+MODULES = ("tkmia_utils.engine", "tkmia_utils.protocol", "tkmia_utils.backbones")
+# what reads images, and this module: a victim counts by its weights, not by how it was trained
+ALONE = ("tkmia_utils.campaign", "tkmia_utils.data.folder", "tkmia_utils.data.voc")
 # methods that have no learning rate and no alpha to search for
 WITHOUT_RATES = ("kfool",)
 
@@ -36,8 +36,8 @@ class Shard:
     Attributes
     ----------
     id : str
-        Hash of the victim's recipe and weights, the rows' image ids, labels, S, k and delta, the
-        code, and everything below.
+        Hash of the victim's recipe and weights, the rows' images and their ids, labels, S, k and
+        delta, the code, and everything below.
     method : str
         As for :func:`tkmia_utils.attack`.
     rows : range
@@ -87,7 +87,7 @@ def shards(
     place: str | None = None,
     **settings: object,
 ) -> list[Shard]:
-    """Cut a queue into shards; nothing is attacked and no image is read.
+    """Cut a queue into shards; nothing is attacked and no image is decoded.
 
     Parameters
     ----------
@@ -126,7 +126,8 @@ def shards(
         rows = range(start, min(start + chunk, len(queue.k)))
         part = queue.rows(torch.arange(rows.start, rows.stop))
         digest = hashlib.sha256(json.dumps(told).encode())
-        digest.update(json.dumps([data.ids[i] for i in part.index.tolist()]).encode())
+        images = [[data.ids[i] for i in part.index.tolist()], data.digests(part.index)]
+        digest.update(json.dumps(images).encode())
         for tensor in (part.labels, part.specified, part.k, part.delta):
             digest.update(tensor.numpy().tobytes())
         key = digest.hexdigest()[:16]
@@ -271,12 +272,8 @@ def run(
 
 
 def code() -> str:
-    """SHA-256 over the modules that decide a row."""
-    digest = hashlib.sha256()
-    for module in MODULES:
-        for path in sorted(PACKAGE.glob(module)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 over the code that decides a row; a module that is not there is a ``ValueError``."""
+    return code_hash(MODULES, alone=ALONE, package=PACKAGE)
 
 
 def weights(model: torch.nn.Module) -> str:

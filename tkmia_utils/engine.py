@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from tkmia_utils.checkpoint import Checkpoint, described
 from tkmia_utils.checks import K, check_one_of
 from tkmia_utils.forward import PRECISIONS, Forward, arithmetic
+from tkmia_utils.hashing import text_hash
 from tkmia_utils.methods import Method, Rows, build
 from tkmia_utils.outcome import AttackResult, Ledger
 from tkmia_utils.queue import check_options, enqueue, known_logits
@@ -215,7 +216,10 @@ def _told(reader: Reader, queue: Rows, **arguments: object) -> dict[str, str]:
     """Every argument that decides a result, in short; `checkpoint` says which."""
     images = reader.images
     if not isinstance(images, torch.Tensor):
-        images = f"{type(images).__qualname__} {len(images)} {described(reader.first)}"
+        kind, first = type(images).__qualname__, described(reader.first)
+        # a data set tells by its images' hashes whether one was replaced
+        hashes = text_hash(images.digests(reader.at)) if hasattr(images, "digests") else ""
+        images = f"{kind} {len(images)} {first} {hashes}"
     told = {**values(queue), "images": images, "index": reader.at, **arguments}
     told["max_iter"] = told.pop("limit")
     return {name: described(value) for name, value in told.items()} | {"torch": torch.__version__}

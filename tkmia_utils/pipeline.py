@@ -29,9 +29,9 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from tkmia_utils.estimate import estimate
+from tkmia_utils.inputs import data_hashes, files_hashes, renew_prose
 from tkmia_utils.plan import Profile, Step, check_known, declared, load_profile, resolve
 from tkmia_utils.results import (
-    PACKAGE,
     Workspace,
     commit,
     file_hash,
@@ -148,10 +148,12 @@ class Run:
         self.records: dict[str, Any] = old.get("notebooks", {})
         self.versions = versions()
         self.keys: dict[str, str] = {}
+        data = data_hashes(self.parameters, self.root)
         for step in profile.steps:
             said = [source_hash(self.root, step.notebook), self.parameters[step.notebook]]
             said += [{name: self.versions[name] for name in ("python", "torch", "numpy")}]
-            said += [[self.keys[need] for need in step.needs], self._read(step)]
+            said += [[self.keys[need] for need in step.needs], data[step.notebook]]
+            said += [files_hashes(step.reads, self.root, name=f"{step.notebook}: reads")]
             self.keys[step.notebook] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def chosen(self, only: Iterable[str] = ()) -> list[Step]:
@@ -215,17 +217,6 @@ class Run:
             }
             self._write()
         return seconds
-
-    def _read(self, step: Step) -> dict[str, str]:
-        """The files a step reads, with their hashes; under the root, else beside the package."""
-        found = {}
-        for name in step.reads:
-            homes = [home for home in (self.root, PACKAGE.parent) if (home / name).is_dir()]
-            if not homes:
-                raise ValueError(f"{step.notebook}: reads: there is no folder {self.root / name}")
-            for path in sorted(p for p in (homes[0] / name).rglob("*") if p.is_file()):
-                found[path.relative_to(homes[0]).as_posix()] = file_hash(path)
-        return found
 
     def _files(self) -> dict[str, tuple[int, int]]:
         """Results, figures and tables with what tells that one was written anew."""
@@ -340,6 +331,8 @@ def main(arguments: list[str] | None = None) -> int:
         line = f"[{number}/{len(steps)}] {step.notebook}  {title(notebook)} ·"
         if run.up_to_date(step) and step.notebook not in forced:
             _say(f"{line} up to date")
+            if not given.list:
+                renew_prose(run.lab.runs / notebook.name, notebook)
         elif given.list:
             _say(f"{line} to run")
         else:

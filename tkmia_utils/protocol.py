@@ -15,8 +15,8 @@ import torch
 from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelSet
 from tkmia_utils.engine import attack
+from tkmia_utils.files import write_atomically
 from tkmia_utils.outcome import AttackResult
-from tkmia_utils.results import write_atomically
 from tkmia_utils.selection import Selection, global_selection, random_selection
 
 MEASURES = {

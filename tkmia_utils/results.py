@@ -5,7 +5,6 @@ notebook, its parameters, the commit, a caption, the file's SHA-256 and a hash o
 made it. Nothing carries a timestamp, so that an identical rerun changes nothing.
 """
 
-import hashlib
 import json
 import platform
 import re
@@ -21,8 +20,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from tkmia_utils.files import write_atomically
+from tkmia_utils.hashing import PACKAGE, file_hash, notebook_hash
 
-PACKAGE = Path(__file__).parent
 MANIFEST = "manifest.json"
 UNKNOWN = "unknown"
 PACKAGES = (
@@ -72,9 +71,7 @@ def versions() -> dict[str, str]:
 
 
 def source_hash(root: str | Path, notebook: str) -> str:
-    """SHA-256 over what a notebook says and every module of ``tkmia_utils``.
-
-    Of the notebook only cell types and sources count, not outputs or metadata.
+    """SHA-256 over what a notebook does: see :func:`tkmia_utils.hashing.notebook_hash`.
 
     Parameters
     ----------
@@ -88,29 +85,14 @@ def source_hash(root: str | Path, notebook: str) -> str:
     ValueError
         There is no such notebook.
     """
-    path = Path(root) / "notebooks" / f"{notebook}.ipynb"
-    if not path.is_file():
-        raise ValueError(f"notebook: there is no {path}")
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    said = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    digest = hashlib.sha256(json.dumps(said).encode())
-    for module in sorted(PACKAGE.rglob("*.py")):
-        digest.update(module.relative_to(PACKAGE).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(module.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return notebook_hash(Path(root) / "notebooks" / f"{notebook}.ipynb", package=PACKAGE)
 
 
 def stale(root: str | Path, profile: str) -> list[str]:
     """Files of ``figures/<profile>`` that no longer agree with their entry in the manifest.
 
-    A file is stale when it is gone, when its bytes are not those listed, or when the notebook or
-    a module changed since it was made. Sorted; empty without a manifest.
+    A file is stale when it is gone, when its bytes are not those listed, or when the notebook's
+    code or that of a module it uses changed since it was made. Sorted; empty without a manifest.
     """
     folder = Path(root) / "figures" / profile
     hashes: dict[str, str] = {}

@@ -18,9 +18,10 @@ from torch import nn
 
 from tkmia_utils.backbones import build, fused, small_net
 from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.hashing import file_hash, text_hash
 from tkmia_utils.prediction import evaluate, pick_device, predict
 from tkmia_utils.recipes import RECIPES, Recipe, recipe
-from tkmia_utils.results import file_hash, write_atomically
+from tkmia_utils.results import write_atomically
 from tkmia_utils.training import fit
 
 __all__ = [
@@ -98,18 +99,16 @@ def train(
 
 
 def fingerprint(recipe: Recipe, data: MultiLabelSet) -> str:
-    """Hash of all that decides a victim: the recipe, the labels, and a sample of the images."""
+    """Hash of all that decides a victim: the recipe, the labels, and the images."""
     told = asdict(recipe)
     if recipe.weights == "download":  # once here, they are the same
         told["weights"] = "imagenet"
     elif Path(recipe.weights).is_file():  # wherever it lies
         told["weights"] = file_hash(Path(recipe.weights))
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    digest.update(json.dumps([data.name, data.split, data.size, data.classes, data.ids]).encode())
-    digest.update(data.labels.numpy().tobytes())
-    for i in range(0, len(data), max(1, len(data) // 64)):
-        digest.update(data.load(i).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    # beside the files also what is made of some: they may be decoded in another way one day
+    some = range(0, len(data), max(1, len(data) // 64))
+    pixels = [hashlib.sha256(data.load(i).numpy().tobytes()).hexdigest() for i in some]
+    return text_hash(told, data.fingerprint(), pixels)[:16]
 
 
 def load_or_train(

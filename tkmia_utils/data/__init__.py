@@ -9,15 +9,17 @@ import pandas as pd
 import torch
 
 from tkmia_utils.checks import check_mask
-from tkmia_utils.data import coco, nus, voc
+from tkmia_utils.data import coco, emoji, nus, voc
 from tkmia_utils.data.base import MultiLabelSet
 from tkmia_utils.data.emoji import scenes
 from tkmia_utils.data.folder import folder
+from tkmia_utils.hashing import text_hash
 
 __all__ = [
     "MultiLabelSet",
     "co_occurrence",
     "describe",
+    "fingerprint",
     "folder",
     "load",
     "scenes",
@@ -48,6 +50,7 @@ def load(
     classes: Sequence[str] | None = None,
     progress: bool = False,
     root: str | Path | None = None,
+    preload: bool | None = None,
     **options: Any,
 ) -> MultiLabelSet:
     """Load a data set by name: the one call that every notebook makes.
@@ -60,7 +63,7 @@ def load(
         Which half.
     n, seed, cache, progress
         Of the emoji scenes; see :func:`tkmia_utils.data.emoji.scenes`. `seed` also divides
-        NUS-WIDE at random, where that is asked for.
+        NUS-WIDE at random, where that is asked for; `cache` also remembers hashes of images.
     csv, images, separator, on_error
         Of a folder; see :func:`tkmia_utils.data.folder.folder`.
     size : int, optional
@@ -69,6 +72,8 @@ def load(
         The classes of the training set or of the victim, which a held-out set must share.
     root : str or Path, optional
         Of a benchmark: the folder that holds its files.
+    preload : bool, optional
+        Decode all photos now and keep them; default: those of a folder alone.
     **options
         Of a benchmark: what else :func:`tkmia_utils.data.voc.voc`,
         :func:`tkmia_utils.data.coco.coco` or :func:`tkmia_utils.data.nus.nus` takes.
@@ -87,7 +92,8 @@ def load(
     if dataset not in known:
         raise ValueError(f"dataset: expected one of {', '.join(known)}, got {dataset!r}")
     if dataset in BENCHMARKS:
-        options |= {"on_error": on_error}
+        options |= {"on_error": on_error, "cache": cache}
+        options |= {} if preload is None else {"preload": preload}
         options |= {"seed": seed} if dataset == "nus" else {}
         options |= {} if size is None else {"size": size}
         options |= {} if images is None else {"images": images}
@@ -106,6 +112,8 @@ def load(
             separator=separator,
             split=split,
             on_error=on_error,
+            preload=preload is not False,
+            cache=cache,
         )
     for name, path in (("csv", csv), ("images", images)):
         if path is not None:
@@ -117,6 +125,25 @@ def load(
     if classes is not None and tuple(classes) != data.classes:
         raise ValueError("classes: they are not those of the emoji scenes")
     return data
+
+
+def fingerprint(dataset: str, split: str, **arguments: Any) -> str:
+    """Hash of a data set by name: its images, labels and classes. No image is decoded or composed.
+
+    Parameters
+    ----------
+    dataset, split, **arguments
+        As for :func:`load`.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`load`.
+    """
+    if dataset == "emoji":
+        known = {name: arguments[name] for name in ("seed", "size") if name in arguments}
+        return text_hash(emoji.fingerprint(split, **known), arguments.get("n"))
+    return load(dataset, split, **{**arguments, "preload": False}).fingerprint()
 
 
 def types_of(data: MultiLabelSet) -> dict[str, tuple[str, ...]]:

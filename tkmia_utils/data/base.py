@@ -1,9 +1,12 @@
 """What every data set looks like to the rest: images loaded by index, bool labels, stable ids."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+
+from tkmia_utils.hashing import text_hash
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class MultiLabelSet:
         One or two sentences: what this data is and is not. Shown beside every number.
     size : int
         Height and width in pixels.
+    digest : callable, optional
+        ``digest(positions)`` gives for each a hash of what decides its pixels, without making
+        them; default: the pixels' own.
 
     Raises
     ------
@@ -43,6 +49,7 @@ class MultiLabelSet:
     load: Callable[[int], torch.Tensor] = field(repr=False)
     card: str
     size: int
+    digest: Callable[[list[int]], list[str]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.labels, torch.Tensor) or self.labels.dtype != torch.bool:
@@ -111,13 +118,38 @@ class MultiLabelSet:
         positions = self._positions(index)
         if len(set(positions)) != len(positions):
             raise ValueError("index: expected each position at most once")
-        load = self.load
+        load, digest = self.load, self.digest
         return replace(
             self,
             labels=self.labels[torch.tensor(positions, dtype=torch.int64)],
             ids=tuple(self.ids[i] for i in positions),
             load=lambda i: load(positions[i]),
+            digest=digest and (lambda index: digest([positions[i] for i in index])),
         )
+
+    def digests(self, index: Sequence[int] | torch.Tensor) -> list[str]:
+        """A hash of each of some images, which changes when its pixels may have.
+
+        Parameters
+        ----------
+        index : sequence of int or int64 tensor
+            Positions, each in ``0 .. N-1``.
+
+        Raises
+        ------
+        ValueError
+            A position out of range.
+        """
+        positions = self._positions(index)
+        if self.digest is not None:
+            return self.digest(positions)
+        return [hashlib.sha256(self.load(i).numpy().tobytes()).hexdigest() for i in positions]
+
+    def fingerprint(self) -> str:
+        """A hash of the whole set: its images, their ids and labels, the classes and the size."""
+        labels = hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
+        told = [self.name, self.split, self.size, self.classes, self.ids, labels]
+        return text_hash(*told, self.digests(range(len(self))))
 
     def _positions(self, index: Sequence[int] | torch.Tensor) -> list[int]:
         if isinstance(index, torch.Tensor):

@@ -138,6 +138,7 @@ def coco(
     unlabelled: str = "drop",
     on_error: str = "raise",
     preload: bool = False,
+    cache: str | Path | None = None,
 ) -> MultiLabelSet:
     """Read MS COCO in its official layout.
 
@@ -160,6 +161,8 @@ def coco(
         What to do about photos that are missing; ``"skip"`` names them in one warning.
     preload : bool
         Decode all photos now and keep them, ``3 * size**2`` bytes each; else at each use.
+    cache : str or Path, optional
+        Folder that remembers the files' hashes.
 
     Returns
     -------
@@ -193,6 +196,7 @@ def coco(
         size=size,
         on_error=on_error,
         preload=preload,
+        cache=cache,
         source=source,
         card=f"MS COCO {year}, {split}: real photos, each squashed whole to {size} x {size} "
         "pixels; the labels are the classes with an annotated instance, photos without any "

@@ -5,9 +5,7 @@ grid over a faded photo crop; which labels meet follows a table of everyday cont
 victim learns company as it does from real photos.
 """
 
-import hashlib
 import importlib.resources
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache as remember
@@ -18,10 +16,10 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from tqdm.auto import tqdm
 
-from tkmia_utils.data import sprites
 from tkmia_utils.data.base import MultiLabelSet
 from tkmia_utils.data.sprites import SIDE, Sprite, catalogue, versions
 from tkmia_utils.data.voc import CLASSES
+from tkmia_utils.hashing import code_hash, text_hash
 from tkmia_utils.results import file_hash, write_atomically, write_text
 
 CARD = (
@@ -140,15 +138,8 @@ def scenes(
     for name, value, least in (("n", n, 1), ("size", size, 32), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name}: expected an int >= {least}, got {value!r}")
-    key = {
-        "split": split, "n": n, "seed": seed, "size": size,
-        "style": asdict(style),
-        "packages": versions(),
-        # whoever edits the contexts or the sprites must not be shown yesterday's scenes
-        "source": [file_hash(path) for path in (__file__, sprites.__file__)],
-    }  # fmt: skip
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = Path(cache) / f"emoji-{digest}.npz"
+    made_by = fingerprint(split, seed=seed, size=size, style=style)
+    path = Path(cache) / f"emoji-{text_hash(made_by, n)[:16]}.npz"
 
     def make() -> dict[str, np.ndarray]:
         steps = tqdm(range(n), disable=not progress, desc=f"composing {split}", leave=False)
@@ -164,7 +155,29 @@ def scenes(
         name="emoji", split=split, classes=CLASSES, labels=torch.from_numpy(arrays["labels"]),
         ids=tuple(f"emoji-{split}-{seed}-{i:06d}" for i in range(n)),
         load=images.__getitem__, card=CARD, size=size,
+        digest=lambda index: [text_hash(made_by, i) for i in index],
     )  # fmt: skip
+
+
+def fingerprint(
+    split: str, *, seed: int = 0, size: int = 96, style: SceneStyle | None = None
+) -> str:
+    """Hash of what decides scene i but i itself; composes nothing.
+
+    Parameters
+    ----------
+    split, seed, size, style
+        As for :func:`scenes`.
+
+    Raises
+    ------
+    ImportError
+        As for :func:`scenes`.
+    """
+    told = [split, seed, size, asdict(style or SceneStyle()), versions(), CLASSES]
+    # whoever edits the contexts or the sprites must not be shown yesterday's scenes
+    modules = [f"{__package__}.{name}" for name in ("emoji", "sprites")]
+    return text_hash(told, code_hash([], alone=modules))
 
 
 def _cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

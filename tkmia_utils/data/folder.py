@@ -10,15 +10,17 @@ separator between them. Names may be quoted and may have spaces around them::
 
 import csv as csv_module
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageOps
 
 from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.hashing import file_hashes, text_hash
 
 NAMED = 5
 """How many files a message names before it only counts."""
@@ -43,6 +45,7 @@ def folder(
     split: str = "val",
     on_error: str = "raise",
     preload: bool = True,
+    cache: str | Path | None = None,
 ) -> MultiLabelSet:
     """Read a folder of photos with a CSV.
 
@@ -69,6 +72,8 @@ def folder(
         image up front, leaves such images out and names them in one warning.
     preload : bool
         Decode all images now and keep them, ``3 * size**2`` bytes each; else at each use.
+    cache : str or Path, optional
+        Folder that remembers the files' hashes; see :func:`digester`.
 
     Returns
     -------
@@ -132,7 +137,34 @@ def folder(
         card=f"Photos listed in {csv.name}: {len(kept)} images, {len(names)} classes, each photo "
         f"squashed whole to {size} x {size} pixels; labels as given in the file, unchecked.",
         size=size,
+        digest=digester(kept_paths, decode, size, cache),
     )
+
+
+def digester(
+    paths: Sequence[Path], read: Callable[[Path, int], torch.Tensor], size: int,
+    cache: str | Path | None,
+) -> Callable[[list[int]], list[str]]:  # fmt: skip
+    """For :attr:`MultiLabelSet.digest`: an image is its file's bytes and how they are read.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The images' files.
+    read : callable
+        ``read(path, size)`` gives the pixels.
+    size : int
+        Pixels a side.
+    cache : str or Path, optional
+        Folder for ``file-hashes.json``, which saves reading unchanged files again.
+    """
+    known = None if cache is None else Path(cache) / "file-hashes.json"
+
+    def digest(index: list[int]) -> list[str]:
+        found = file_hashes([paths[i] for i in index], known=known)
+        return [text_hash(sha, read.__name__, size, PIL.__version__) for sha in found]
+
+    return digest
 
 
 def decode(path: str | Path, size: int) -> torch.Tensor:

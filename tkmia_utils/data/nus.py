@@ -54,6 +54,7 @@ def nus(
     images: str | Path | None = None,
     on_error: str = "raise",
     preload: bool = False,
+    cache: str | Path | None = None,
 ) -> MultiLabelSet:
     """Read NUS-WIDE in its official layout; images without any label are left out.
 
@@ -81,6 +82,8 @@ def nus(
         ``"skip"`` names the first few in one warning.
     preload : bool
         Decode all photos now and keep them, ``3 * size**2`` bytes each; else at each use.
+    cache : str or Path, optional
+        Folder that remembers the files' hashes.
 
     Returns
     -------
@@ -132,6 +135,7 @@ def nus(
         size=size,
         on_error=on_error,
         preload=preload,
+        cache=cache,
         source=SOURCE,
         card=f"NUS-WIDE, {split} of the {how}: real photos, each squashed whole to {size} x {size} "
         "pixels; the labels are its 81 concepts, images without any left out.",

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torchvision.datasets import VOCDetection
 
 from tkmia_utils.data.base import MultiLabelSet
-from tkmia_utils.data.folder import NAMED, decode
+from tkmia_utils.data.folder import NAMED, decode, digester
 
 CLASSES: tuple[str, ...] = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -58,6 +58,7 @@ def voc(
     on_error: str = "raise",
     preload: bool = False,
     download: bool = False,
+    cache: str | Path | None = None,
 ) -> MultiLabelSet:
     """Read PASCAL VOC in its official layout.
 
@@ -86,6 +87,8 @@ def voc(
         Decode all photos now and keep them, ``3 * size**2`` bytes each; else at each use.
     download : bool
         Let torchvision fetch the files (2 GB) into `root` where they are missing.
+    cache : str or Path, optional
+        Folder that remembers the files' hashes.
 
     Returns
     -------
@@ -125,6 +128,7 @@ def voc(
         read=decode if resize == "squash" else _decode_centre,
         on_error=on_error,
         preload=preload,
+        cache=cache,
         source=SOURCE,
         card=f"PASCAL VOC {year}, {split}: real photos, each {shape} to {size} x {size} pixels; "
         f"the labels are the classes of the objects annotated in the whole photo{kept}.",
@@ -176,6 +180,7 @@ def assemble(
     on_error: str,
     preload: bool,
     source: str,
+    cache: str | Path | None = None,
     read: Callable[[Path, int], torch.Tensor] = decode,
     **rest: str | tuple[str, ...],
 ) -> MultiLabelSet:
@@ -185,7 +190,7 @@ def assemble(
     ----------
     paths, labels, ids
         Of the N images listed: their files, bool ``(N, C)``, and ids.
-    size, on_error, preload
+    size, on_error, preload, cache
         As in :func:`voc`.
     source : str
         Where missing files come from and belong; ends a message.
@@ -218,6 +223,7 @@ def assemble(
         ids=tuple(ids[i] for i in kept),
         load=(lambda i: read(files[i], size)) if now is None else now.__getitem__,
         size=size,
+        digest=digester(files, read, size, cache),
         **rest,
     )
 
