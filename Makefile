@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PROFILE ?= quick
+# For instance LAB_FLAGS="--no-browser --allow-root" in a container.
+LAB_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
@@ -30,7 +32,7 @@ bench: setup  ## time the engine beside its floor, a plain loop and other librar
 	$(RUN) -m tkmia_utils.bench
 
 lab: setup  ## open the notebooks in JupyterLab
-	$(RUN) -m jupyter lab --notebook-dir=notebooks
+	$(RUN) -m jupyter lab -y --notebook-dir=notebooks $(LAB_FLAGS)
 
 lint: setup  ## ruff over modules, tests and notebooks; no outputs in notebooks
 	$(RUN) -m ruff check .

@@ -16,7 +16,7 @@ from tkmia_utils import paper, results
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
-    ["checks", "files", "exact", "hashing"],
+    ["checks", "files", "interruption", "exact", "pace", "hashing"],
     ["topk", "measures"],
     ["losses", "selection"],
     ["methods"],

@@ -97,7 +97,7 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
     text = {
         "name": "voc-smoke",
         "extends": "voc",
-        "time_limit": 300,
+        "time_limit": 1800,
         "common": {"data_root": str(SAMPLES / "voc2012"), "size": 64},
         "notebooks": [
             {"notebook": "04_victim", "parameters": {"changes": changes, "workers": 0}},

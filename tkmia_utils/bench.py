@@ -25,6 +25,7 @@ from tkmia_utils.backbones import build, small_net
 from tkmia_utils.bench_report import write
 from tkmia_utils.engine import attack
 from tkmia_utils.estimate import peak
+from tkmia_utils.interruption import ending_in_time
 
 
 def in_turns(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
@@ -363,4 +364,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ending_in_time():
+        sys.exit(main())

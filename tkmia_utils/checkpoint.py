@@ -5,7 +5,6 @@ file with the rows finished since the last. All are written atomically, the part
 between the two leaves a part that the resumed run writes again.
 """
 
-import glob
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tkmia_utils.files import write_atomically
+from tkmia_utils.files import sweep, write_atomically
 
 FORMAT = "tkmia attack 1"
 Tensors = dict[str, torch.Tensor]
@@ -97,10 +96,7 @@ class Checkpoint:
             last += 1
         for i in range(last, 0, -1):  # from the end, so that none is ever out of reach
             self._part(i).unlink()
-        half = f".tmp-{'[0-9a-f]' * 8}-{glob.escape(self.path.name)}"
-        for pattern in (half, half + ".part*"):
-            for path in self.path.parent.glob(pattern):
-                path.unlink(missing_ok=True)
+        sweep(self.path.parent)
 
     def _part(self, i: int) -> Path:
         return self.path.with_name(f"{self.path.name}.part{i}")

@@ -28,8 +28,11 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from tkmia_utils import pace
 from tkmia_utils.estimate import estimate
+from tkmia_utils.files import sweep
 from tkmia_utils.inputs import data_hashes, files_hashes, renew_prose
+from tkmia_utils.interruption import ending_in_time
 from tkmia_utils.plan import Profile, Step, check_known, declared, load_profile, resolve
 from tkmia_utils.results import (
     Workspace,
@@ -112,7 +115,8 @@ def execute(
         if isinstance(error, PapermillExecutionError):
             why = f"{error.ename}: {error.evalue}"
         elif isinstance(error, CellTimeoutError):
-            why = f"the notebook ran past its time limit of {time_limit:g} s"
+            why = f"the notebook ran past its time limit of {time_limit:.0f} s\n"
+            why += "  (there for hangs: if it was merely slow, say --time-limit SECONDS)"
         elif isinstance(error, DeadKernelError):
             why = "the kernel was stopped or ran out of memory"
         if running.is_file():
@@ -179,8 +183,12 @@ class Run:
             )
         )
 
-    def do(self, step: Step, on_cell: Callable[[int, str], None]) -> float:
+    def do(
+        self, step: Step, on_cell: Callable[[int, str], None], *, time_limit: float | None = None
+    ) -> float:
         """Run one step, record it in ``run.json``, and return its seconds.
+
+        `time_limit` is in seconds; default the profile's, which suits a quick machine.
 
         Raises
         ------
@@ -197,7 +205,7 @@ class Run:
                 source,
                 self.lab.runs / source.name,
                 parameters={name: value for name, value in values.items() if value != own[name]},
-                time_limit=self.profile.time_limit,
+                time_limit=self.profile.time_limit if time_limit is None else time_limit,
                 on_cell=on_cell,
             )
             record = {"status": "done"}
@@ -299,12 +307,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--address", help="of a Ray cluster; as --set address=...")
     add("--root", default=".", help="the folder that holds notebooks/")
     add("--plan", metavar="PROFILE", help="say what PROFILE will cost on this machine, and stop")
+    add("--time-limit", type=float, metavar="SECONDS", help="a notebook; default the profile's")
     add("--list", action="store_true", help="say what would be run, and stop")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns 0 (done), 1 (a notebook failed), 2 (bad call) or 130 (stopped)."""
+    with ending_in_time():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     try:
         given = _parser().parse_args(arguments)
     except SystemExit as stop:
@@ -318,6 +332,8 @@ def main(arguments: list[str] | None = None) -> int:
         for name in ("engine", "address"):
             if getattr(given, name) is not None:
                 settings[name] = getattr(given, name)
+        if given.time_limit is not None and not given.time_limit > 0:
+            raise ValueError(f"--time-limit: expected seconds above 0, got {given.time_limit:g}")
         run = Run(load_profile(profile), given.root, settings)
         steps = run.chosen(given.only)
         if given.plan:
@@ -326,6 +342,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     forced = set(given.only) or set(run.keys) if given.force else set()
+    limit = given.time_limit
+    for folder in (run.lab.cache, run.lab.runs, run.lab.figures):
+        sweep(folder, deep=True)
     for number, step in enumerate(steps, start=1):
         notebook = run.root / "notebooks" / f"{step.notebook}.ipynb"
         line = f"[{number}/{len(steps)}] {step.notebook}  {title(notebook)} ·"
@@ -337,9 +356,13 @@ def main(arguments: list[str] | None = None) -> int:
             _say(f"{line} to run")
         else:
             _say(f"{line} starts", passing=True)
+            if limit is None:
+                limit = pace.scaled(run.profile.time_limit, report=_say)
             try:
                 seconds = run.do(
-                    step, lambda n, text, line=line: _say(f"{line} In [{n}] {text}", passing=True)
+                    step,
+                    lambda n, text, line=line: _say(f"{line} In [{n}] {text}", passing=True),
+                    time_limit=limit,
                 )
             except NotebookError as error:
                 _say(f"{line} failed")

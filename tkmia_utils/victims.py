@@ -18,6 +18,7 @@ from torch import nn
 
 from tkmia_utils.backbones import build, fused, small_net
 from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.files import sweep
 from tkmia_utils.hashing import file_hash, text_hash
 from tkmia_utils.prediction import evaluate, pick_device, predict
 from tkmia_utils.recipes import RECIPES, Recipe, recipe
@@ -144,11 +145,14 @@ def load_or_train(
     """
     key = fingerprint(recipe, data)
     path = Path(cache) / f"victim-{key}.safetensors"
+    state = path.with_suffix(".checkpoint.pt")
+    sweep(cache)
     if path.exists():
+        state.unlink(missing_ok=True)  # of one killed between saving the victim and removing this
         return load(path, device=device)
     victim = train(
         recipe, data, held_out, device=device, report=report, progress=progress,
-        workers=workers, checkpoint=path.with_suffix(".checkpoint.pt"),
+        workers=workers, checkpoint=state,
     )  # fmt: skip
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes one writes
         save(victim, recipe, path)
