@@ -189,12 +189,13 @@ def test_shards_that_fail_are_named_and_the_rest_is_done(world, nodes, tmp_path,
         if (images.flatten(1).amin(1) == 1).any():
             os._exit(1)
 
+    other = replace(data, load=load)
     with pytest.raises(cluster.ShardError) as caught:
         cluster.run(
-            watched(victim, hook), queue, replace(data, load=load), folder=tmp_path,
+            watched(victim, hook), queue, other, folder=tmp_path,
             engine="ray", workers=1, **CALL,
         )  # fmt: skip
-    plan = campaign.shards(victim, queue, data, **CALL)
+    plan = campaign.shards(victim, queue, other, **CALL)
     images = {s.id: [data.ids[i] for i in s.of(queue).index.tolist()] for s in plan}
     hit = [shard for shard in plan if set(why) & set(images[shard.id])]
     failures = caught.value.failures

@@ -332,7 +332,7 @@ def _pack(part: Queue, data: MultiLabelSet) -> tuple[Queue, MultiLabelSet]:
             pixels.append(data.load(i))
         except Exception as error:
             raise ValueError(f"image {data.ids[i]!r}: {error}") from error
-    own = replace(data.subset(index), load=torch.stack(pixels).__getitem__)
+    own = replace(data.subset(index), load=torch.stack(pixels).__getitem__, digest=None)
     return replace(part, index=rows), own
 
 

@@ -143,13 +143,19 @@ class MultiLabelSet:
         positions = self._positions(index)
         if self.digest is not None:
             return self.digest(positions)
-        return [hashlib.sha256(self.load(i).numpy().tobytes()).hexdigest() for i in positions]
+        return [self._pixels_hash(i) for i in positions]
 
     def fingerprint(self) -> str:
         """A hash of the whole set: its images, their ids and labels, the classes and the size."""
         labels = hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
         told = [self.name, self.split, self.size, self.classes, self.ids, labels]
         return text_hash(*told, self.digests(range(len(self))))
+
+    def _pixels_hash(self, i: int) -> str:
+        try:
+            return hashlib.sha256(self.load(i).numpy().tobytes()).hexdigest()
+        except Exception as error:  # whoever needs the image will say so; others go on
+            return f"{type(error).__name__}: {error}"
 
     def _positions(self, index: Sequence[int] | torch.Tensor) -> list[int]:
         if isinstance(index, torch.Tensor):
