@@ -8,7 +8,7 @@ LAB_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test bench lab lint format clean
+.PHONY: help setup reproduce record compare test bench lab lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,8 +22,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrained,cluster]"
 	touch $@
 
-reproduce: setup  ## run every notebook; figures and tables go to figures/$(PROFILE)
-	$(RUN) -m tkmia_utils.pipeline --profile $(PROFILE)
+reproduce: setup  ## run every notebook into runs/$(PROFILE); UPDATE=1 makes it the record
+	$(RUN) -m tkmia_utils.pipeline --profile $(PROFILE) $(if $(UPDATE),--update)
+
+record:  ## the same, and the run takes the place of the record figures/$(PROFILE)
+	$(MAKE) reproduce UPDATE=1
+
+compare: setup  ## put the run in runs/$(PROFILE) beside the record, number by number
+	$(RUN) -m tkmia_utils.pipeline --compare $(PROFILE) $(if $(WITH),--with $(WITH))
 
 test: setup lint  ## lint, unit tests, then the notebooks in a smoke size
 	$(RUN) -m pytest -q
@@ -44,5 +50,5 @@ format: setup  ## let ruff and nbstripout put right what they can
 	$(RUN) -m ruff format .
 	$(RUN) -m nbstripout notebooks/*.ipynb
 
-clean:  ## remove data sets, victims and runs; the environment and figures stay
+clean:  ## remove data sets, victims and runs with their figures; .venv and the record stay
 	rm -rf cache runs .pytest_cache .ruff_cache

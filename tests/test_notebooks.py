@@ -28,7 +28,7 @@ def workshop(tmp_path_factory) -> Path:
 
 
 def listed(root: Path, profile: str) -> dict:
-    return json.loads((root / "figures" / profile / "manifest.json").read_text())
+    return json.loads((root / "runs" / profile / "figures" / "manifest.json").read_text())
 
 
 def listed_notebooks() -> list[str]:
@@ -37,13 +37,13 @@ def listed_notebooks() -> list[str]:
 
 
 def test_every_notebook_runs_and_lists_what_it_made(workshop):
-    assert pipeline.main(["--profile", "smoke", "--root", str(workshop)]) == 0
+    assert pipeline.main(["--profile", "smoke", "--root", str(workshop), "--update"]) == 0
     made = listed(workshop, "smoke")
     assert {entry["notebook"] for entry in made.values()} == set(listed_notebooks())
     assert results.stale(workshop, "smoke") == []
     rows = results.load_results(workshop / "runs" / "smoke" / "attack-tkmia.parquet")
     assert set(rows["scheme"]) == {"S1", "S2"} and rows["success"].any()
-    table = pd.read_csv(workshop / "figures" / "smoke" / "08_numbers_S2.csv")
+    table = pd.read_csv(workshop / "runs" / "smoke" / "figures" / "08_numbers_S2.csv")
     assert set(table["method"]) == {"tkmia", "tkml_ap_u", "ml_cw_u", "kfool", "gmla"}
 
 
@@ -120,5 +120,5 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
         path = workshop / "runs" / "voc-smoke" / f"attack-{method}.parquet"
         rows = results.load_results(path)
         assert set(rows["dataset"]) == {"voc"} and len(rows)
-    quality = pd.read_csv(workshop / "figures" / "voc-smoke" / "04_quality.csv")
+    quality = pd.read_csv(workshop / "runs" / "voc-smoke" / "figures" / "04_quality.csv")
     assert quality["images"].tolist() == [40]

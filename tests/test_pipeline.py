@@ -96,9 +96,11 @@ def test_a_run_leaves_copies_results_figures_and_a_record(root, capsys):
         **{"profile": "tiny", "workspace": "..", "seed": 3, "lr": 2e-3},
         **{"ks": [1, 2], "kind": "VOC", "limit": None},
     }
-    made = ["figures/tiny/seeds.csv", "figures/tiny/seeds.md", "runs/tiny/01_a.parquet"]
+    made = [
+        f"runs/tiny/{file}" for file in ("01_a.parquet", "figures/seeds.csv", "figures/seeds.md")
+    ]
     assert sorted(own["made"]) == made
-    listed = json.loads((root.path / "figures/tiny/manifest.json").read_text())
+    listed = json.loads((root.runs / "figures" / "manifest.json").read_text())
     assert listed["seeds.md"]["parameters"] == {"seed": 3}
     assert listed["seeds.md"]["notebook"] == "01_a"
 
@@ -295,11 +297,8 @@ def test_a_killed_run_goes_on_with_the_first_unfinished_notebook(root, capsys):
     root.profile["notebooks"][1]["parameters"] = {"seed": 1}
     assert root.run() == 0
     assert "01_a  About 01_a · up to date" in capsys.readouterr().out
-    assert sorted(path.name for path in root.runs.iterdir()) == [
-        "01_a.ipynb",
-        "02_b.ipynb",
-        "run.json",
-    ]
+    left = ["01_a.ipynb", "02_b.ipynb", "figures", "run.json"]
+    assert sorted(path.name for path in root.runs.iterdir()) == left
 
 
 def test_another_python3_kernel_of_the_user_is_not_taken(root, tmp_path, monkeypatch):

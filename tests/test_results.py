@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -208,9 +209,10 @@ def test_figures_whose_notebook_or_bytes_changed_are_stale(lab, fig):
     write_notebook(lab.root, "03_data", "n = 1")
     other = Workspace(lab.root, "quick", "03_data", {})
     other.save_table(pd.DataFrame({"n": [1]}), "03_counts", caption="Counts.")
+    shutil.copytree(lab.figures, lab.record)
     assert results.stale(lab.root, "quick") == []
-    (lab.figures / "03_counts.md").write_text("by hand")
-    (lab.figures / "03_counts.csv").unlink()
+    (lab.record / "03_counts.md").write_text("by hand")
+    (lab.record / "03_counts.csv").unlink()
     assert results.stale(lab.root, "quick") == ["03_counts.csv", "03_counts.md"]
     write_notebook(lab.root, "02_lemma", "seed = 1")
     assert {"02_bottom.png", "02_bottom.svg"} <= set(results.stale(lab.root, "quick"))
@@ -224,7 +226,8 @@ def test_folders_are_made_when_asked_for_and_stay_where_the_notebook_began(tmp_p
     assert not (tmp_path / "cache").exists()
     assert lab.cache == tmp_path / "cache"
     assert lab.runs == tmp_path / "runs" / "quick"
-    assert lab.figures == tmp_path / "figures" / "quick"
+    assert lab.figures == tmp_path / "runs" / "quick" / "figures"
+    assert lab.record == tmp_path / "figures" / "quick" and not lab.record.exists()
     assert lab.cache.is_dir() and lab.runs.is_dir() and lab.figures.is_dir()
 
 

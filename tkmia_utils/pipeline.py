@@ -1,16 +1,14 @@
 """Runs the notebooks in order: ``python -m tkmia_utils.pipeline --profile quick``.
 
 A profile (YAML) names the notebooks, what each needs, and the parameters that differ from those
-in the notebook's own `parameters` cell. Executed copies and ``run.json`` go to
-``runs/<profile>/``. What is done is not done again unless its inputs changed.
+in the notebook's own `parameters` cell. Executed copies, figures, tables and ``run.json`` go to
+``runs/<profile>/``; the record ``figures/<profile>/`` is read, and written only by ``--update``.
+What is done is not done again unless its inputs changed.
 """
 
 import argparse
 import hashlib
 import json
-import logging
-import os
-import re
 import shutil
 import sys
 import tempfile
@@ -20,21 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
 import torch
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 
-from tkmia_utils import pace
+from tkmia_utils import compare_report, pace, record
 from tkmia_utils.estimate import estimate
+from tkmia_utils.execution import NotebookError, execute
 from tkmia_utils.files import sweep
 from tkmia_utils.inputs import data_hashes, files_hashes, renew_prose
 from tkmia_utils.interruption import ending_in_time
-from tkmia_utils.plan import Profile, Step, check_known, declared, load_profile, resolve
+from tkmia_utils.plan import Profile, Step, check_known, declared, load_profile, resolve, title
 from tkmia_utils.results import (
+    MANIFEST,
     Workspace,
     commit,
     file_hash,
@@ -42,90 +36,6 @@ from tkmia_utils.results import (
     versions,
     write_json,
 )
-
-
-class NotebookError(RuntimeError):
-    """A notebook failed: which, where, why, and where its partial copy is."""
-
-
-class _ThisPython(AsyncKernelManager):
-    """Kernels of the interpreter that runs the pipeline, whatever kernelspecs the user has."""
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        # The kernel's own log is noise here: what a cell raises comes with the notebook.
-        return KernelSpec(**get_kernel_dict(["--IPKernelApp.log_level=50"]))
-
-
-def execute(
-    notebook: str | Path,
-    copy: str | Path,
-    *,
-    parameters: Mapping[str, Any],
-    time_limit: float,
-    on_cell: Callable[[int, str], None] = lambda number, line: None,
-) -> None:
-    """Run one notebook in its own folder and leave the executed copy at `copy`.
-
-    Parameters
-    ----------
-    notebook, copy : str or Path
-        Input and output, ``.ipynb``. While it runs the copy is ``<name>.running.ipynb``, after a
-        failure ``<name>.failed.ipynb``.
-    parameters : mapping
-        Injected after the cell tagged ``parameters``.
-    time_limit : float
-        Seconds for the whole notebook.
-    on_cell : callable
-        Called with number and first line of each code cell that starts; the number is the
-        ``In [number]`` of the copy.
-
-    Raises
-    ------
-    NotebookError
-        A cell raised, time ran out, or the kernel died.
-    """
-    notebook, copy = Path(notebook).resolve(), Path(copy).resolve()
-    running, failed = (copy.with_suffix(f".{state}.ipynb") for state in ("running", "failed"))
-    end = time.monotonic() + time_limit
-    at = {"number": 0, "line": ""}
-
-    def started(cell: Any, cell_index: int) -> None:
-        if cell.cell_type == "code" and cell.source.strip():
-            at.update(number=at["number"] + 1, line=cell.source.strip().splitlines()[0])
-            on_cell(at["number"], at["line"])
-
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are told below
-    try:
-        papermill.execute_notebook(
-            notebook,
-            running,
-            dict(parameters),
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            cwd=notebook.parent,
-            kernel_manager_class=_ThisPython,
-            on_cell_start=started,
-            # What is left of the notebook's time is each cell's limit; 0 would mean none.
-            timeout_func=lambda cell: max(end - time.monotonic(), 0.01),
-        )
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        if isinstance(error, PapermillExecutionError):
-            why = f"{error.ename}: {error.evalue}"
-        elif isinstance(error, CellTimeoutError):
-            why = f"the notebook ran past its time limit of {time_limit:.0f} s\n"
-            why += "  (there for hangs: if it was merely slow, say --time-limit SECONDS)"
-        elif isinstance(error, DeadKernelError):
-            why = "the kernel was stopped or ran out of memory"
-        if running.is_file():
-            os.replace(running, failed)
-            why += f"\n  as far as it came: {failed}"
-        cell = f"in cell In [{at['number']}]: {at['line']}" if at["number"] else "before any cell"
-        raise NotebookError(f"{notebook.stem} failed {cell}\n  {why}") from error
-    os.replace(running, copy)
-    failed.unlink(missing_ok=True)
 
 
 class Run:
@@ -172,16 +82,27 @@ class Run:
 
     def up_to_date(self, step: Step) -> bool:
         """Was it done with the same inputs, and is all it made still there and unchanged?"""
-        record = self.records.get(step.notebook, {})
+        known = self.records.get(step.notebook, {})
         return (
-            record.get("status") == "done"
-            and record["key"] == self.keys[step.notebook]
+            known.get("status") == "done"
+            and known["key"] == self.keys[step.notebook]
             and (self.lab.runs / f"{step.notebook}.ipynb").is_file()
             and all(
-                (self.root / file).is_file() and file_hash(self.root / file) == made
-                for file, made in record["made"].items()
+                # figures were once written elsewhere
+                self.lab.runs in (self.root / file).parents
+                and (self.root / file).is_file()
+                and file_hash(self.root / file) == made
+                for file, made in known["made"].items()
             )
         )
+
+    def update(self) -> int:
+        """Make the run the record; how many files changed. A notebook that is due is refused."""
+        due = [step.notebook for step in self.profile.steps if not self.up_to_date(step)]
+        if due:
+            raise ValueError(f"--update: {', '.join(due)} is not up to date; the record stays")
+        made = [file for own in self.records.values() for file in own["made"]]
+        return record.replace(self.lab.figures, self.lab.record, made=self._drawn(made))
 
     def do(
         self, step: Step, on_cell: Callable[[int, str], None], *, time_limit: float | None = None
@@ -199,7 +120,7 @@ class Run:
         source = self.root / "notebooks" / f"{step.notebook}.ipynb"
         values = self.parameters[step.notebook]
         own = declared(source)
-        record: dict[str, Any] = {"status": "stopped"}  # until it is known better
+        outcome: dict[str, Any] = {"status": "stopped"}  # until it is known better
         try:
             execute(
                 source,
@@ -208,15 +129,17 @@ class Run:
                 time_limit=self.profile.time_limit if time_limit is None else time_limit,
                 on_cell=on_cell,
             )
-            record = {"status": "done"}
+            outcome = {"status": "done"}
         except NotebookError as error:
-            record = {"status": "failed", "error": str(error)}
+            outcome = {"status": "failed", "error": str(error)}
             raise
         finally:
             seconds = time.monotonic() - start
             made = [file for file, stat in self._files().items() if before.get(file) != stat]
+            if outcome["status"] == "done":
+                record.forget(self.lab.figures, step.notebook, made=self._drawn(made))
             self.records[step.notebook] = {
-                **record,
+                **outcome,
                 "seconds": round(seconds, 1),
                 "parameters": values,
                 "commit": commit(self.root),
@@ -229,43 +152,34 @@ class Run:
     def _files(self) -> dict[str, tuple[int, int]]:
         """Results, figures and tables with what tells that one was written anew."""
         found = {}
-        for path in (*self.lab.runs.rglob("*"), *self.lab.figures.rglob("*")):
-            bookkeeping = path.suffix == ".ipynb" or path.name in ("run.json", "manifest.json")
+        own = ("run.json", MANIFEST, record.ABOUT, compare_report.REPORT)
+        for path in self.lab.runs.rglob("*"):
+            bookkeeping = path.suffix == ".ipynb" or path.name in own
             if path.is_file() and not bookkeeping and not path.name.startswith("."):
                 stat = path.stat()
                 found[path.relative_to(self.root).as_posix()] = (stat.st_mtime_ns, stat.st_ino)
         return found
 
+    def _drawn(self, files: Iterable[str]) -> list[str]:
+        """Those of the files that are figures and tables, by name."""
+        paths = (self.root / file for file in files)
+        return [path.name for path in paths if path.parent == self.lab.figures]
+
     def _write(self) -> None:
-        cuda = torch.cuda.is_available()
-        order = [step.notebook for step in self.profile.steps if step.notebook in self.records]
+        machine, profile = record.machine(), self.profile
+        order = [step.notebook for step in profile.steps if step.notebook in self.records]
         write_json(
             self.file,
             {
-                "profile": self.profile.name,
-                "note": self.profile.note,
+                "profile": profile.name,
+                "note": profile.note,
                 "commit": commit(self.root),
-                "device": torch.cuda.get_device_name(0) if cuda else "cpu",
-                "cores": _cores(),
+                **machine,
                 "versions": self.versions,
                 "notebooks": {name: self.records[name] for name in order},
             },
         )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def title(notebook: str | Path) -> str:
-    """The first heading of a notebook, without its number."""
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        heading = re.search(r"^# (?:\d+\s*[·.:]\s*)?(.+)$", cell.source, re.MULTILINE)
-        if cell.cell_type == "markdown" and heading:
-            return heading[1].strip()
-    return ""
+        record.describe(self.lab.figures, profile=profile, versions=self.versions)
 
 
 def _say(line: str, *, passing: bool = False) -> None:
@@ -292,8 +206,17 @@ def _plan(run: Run, steps: list[Step]) -> int:
     table, note = estimate(parameters, run.profile.name, run.root, start=start)
     shown = table.assign(**{"image-iterations": table["image-iterations"].map("{:,}".format)})
     print(shown.to_markdown(floatfmt=".1f", colalign=("left", "right", "right", "right")))
-    print(f"\n{note}\nOn {_cores()} cores" + (" and a GPU." if torch.cuda.is_available() else "."))
+    gpu = " and a GPU" if torch.cuda.is_available() else ""
+    print(f"\n{note}\nOn {record.cores()} cores{gpu}.")
     return 0
+
+
+def _close(run: Run, *, update: bool) -> None:
+    """After a run: make it the record where that is asked for, else compare it with the record."""
+    if update:
+        print(f"{run.lab.record}: {run.update()} files changed")
+    elif (run.lab.record / MANIFEST).is_file():
+        print(f"\n{compare_report.closing(run.lab)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -309,6 +232,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--plan", metavar="PROFILE", help="say what PROFILE will cost on this machine, and stop")
     add("--time-limit", type=float, metavar="SECONDS", help="a notebook; default the profile's")
     add("--list", action="store_true", help="say what would be run, and stop")
+    add("--update", action="store_true", help="make the run the record figures/<profile>")
+    add("--compare", nargs="?", const="", metavar="PROFILE", help="run and record, and stop")
+    add("--with", dest="other", metavar="FOLDER", help="a record elsewhere, for --compare")
     return parser
 
 
@@ -325,6 +251,15 @@ def _main(arguments: list[str] | None) -> int:
         return int(stop.code or 0)
     profile = given.plan or given.profile
     try:
+        if given.compare is not None:
+            name = given.compare or given.profile
+            name = load_profile(name).name if name.endswith(".yaml") else name
+            lab = Workspace(given.root, name, "pipeline", {})
+            found, path = compare_report.saved(lab, given.other)
+            print(f"{compare_report.report(found, few=compare_report.FEW)}\n-> {path}")
+            return 0
+        if given.update and (given.only or given.list or given.plan):
+            raise ValueError("--update: a record is a whole run; leave out --only, --list, --plan")
         for item in given.settings:
             if "=" not in item:
                 raise ValueError(f"--set: expected NAME=VALUE, got {item!r}")
@@ -372,6 +307,12 @@ def _main(arguments: list[str] | None) -> int:
                 _say(f"{line} stopped; the next run goes on from here")
                 return 130
             _say(f"{line} {seconds:.0f} s")
+    try:
+        if not given.list:
+            _close(run, update=given.update)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

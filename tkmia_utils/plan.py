@@ -237,3 +237,12 @@ def _fit(value: Any, default: Any, where: str) -> Any:
     if kinds[0] is list and len({type(item) for item in default}) == 1:
         return [_fit(item, default[0], where) for item in value]
     return value
+
+
+def title(notebook: str | Path) -> str:
+    """The first heading of a notebook, without its number."""
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        heading = re.search(r"^# (?:\d+\s*[·.:]\s*)?(.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and heading:
+            return heading[1].strip()
+    return ""

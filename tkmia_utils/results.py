@@ -1,8 +1,9 @@
 """What a run leaves behind: per-image results, figures and tables, each traceable to its making.
 
-A figure or table lands in ``figures/<profile>/`` and in that folder's ``manifest.json``, with the
-notebook, its parameters, the commit, a caption, the file's SHA-256 and a hash of the sources that
-made it. Nothing carries a timestamp, so that an identical rerun changes nothing.
+A figure or table lands in ``runs/<profile>/figures/`` and in that folder's ``manifest.json``, with
+the notebook, its parameters, the commit, a caption, the file's SHA-256 and a hash of the sources
+that made it. Nothing carries a timestamp, so that an identical rerun changes nothing. What is kept
+in ``figures/<profile>/`` is a run's folder that was made the record; see `tkmia_utils.record`.
 """
 
 import json
@@ -97,7 +98,7 @@ def stale(root: str | Path, profile: str) -> list[str]:
     folder = Path(root) / "figures" / profile
     hashes: dict[str, str] = {}
     found = []
-    for file, entry in sorted(_read_manifest(folder).items()):
+    for file, entry in sorted(read_manifest(folder).items()):
         notebook = entry["notebook"]
         if notebook not in hashes:
             hashes[notebook] = _source_or_unknown(root, notebook)
@@ -145,7 +146,7 @@ class Workspace:
     root : str or Path
         Folder that holds ``cache/``, ``runs/`` and ``figures/``; ``".."`` from a notebook.
     profile : str
-        Names ``runs/<profile>`` and ``figures/<profile>``.
+        Names ``runs/<profile>``, where all is written, and the record ``figures/<profile>``.
     notebook : str
         The notebook's name without the ending, e.g. ``"02_lemma"``.
     parameters : mapping
@@ -185,8 +186,13 @@ class Workspace:
 
     @property
     def figures(self) -> Path:
-        """``figures/<profile>/``: figures, tables and their manifest; made on first use."""
-        return _made(self.root / "figures" / self.profile)
+        """``runs/<profile>/figures/``: figures, tables and manifest; made on first use."""
+        return _made(self.runs / "figures")
+
+    @property
+    def record(self) -> Path:
+        """``figures/<profile>/``: the record; only the pipeline's ``--update`` writes it."""
+        return self.root / "figures" / self.profile
 
     def save_figure(self, fig: Figure, name: str, *, caption: str) -> None:
         """Write ``<name>.png`` (150 dpi) and ``<name>.svg`` and list both in the manifest."""
@@ -230,15 +236,18 @@ class Workspace:
             "caption": caption,
             "source": _source_or_unknown(self.root, self.notebook),
         }
-        manifest = _read_manifest(self.figures)
+        manifest = read_manifest(self.figures)
         for path in paths:
-            new, old = {**entry, "sha256": file_hash(path)}, manifest.get(path.name, {})
-            # Made anew just the same: the commit that first made it cleanly is kept.
-            clean = old.get("commit", UNKNOWN)
-            if clean != UNKNOWN and not clean.endswith("+") and {**new, "commit": clean} == old:
-                new = old
-            manifest[path.name] = new
+            new = {**entry, "sha256": file_hash(path)}
+            manifest[path.name] = first_made(new, manifest.get(path.name, {}))
         write_json(self.figures / MANIFEST, dict(sorted(manifest.items())))
+
+
+def first_made(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a file made anew: the old one if only the commit differs and that was clean."""
+    clean = old.get("commit", UNKNOWN)
+    same = {**new, "commit": clean} == old
+    return old if same and clean != UNKNOWN and not clean.endswith("+") else new
 
 
 def check_name(text: Any, *, name: str) -> None:
@@ -252,7 +261,8 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the manifest of a folder lists; empty without one."""
     path = folder / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
