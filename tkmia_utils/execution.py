@@ -1,6 +1,7 @@
 """One notebook, headless, in a kernel of this interpreter: a time limit, and a copy of what ran."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -46,7 +47,7 @@ def execute(
     parameters : mapping
         Injected after the cell tagged ``parameters``.
     time_limit : float
-        Seconds for the whole notebook.
+        Seconds for the whole notebook, from its first cell; as long again for its kernel to start.
     on_cell : callable
         Called with number and first line of each code cell that starts; the number is the
         ``In [number]`` of the copy.
@@ -58,13 +59,18 @@ def execute(
     """
     notebook, copy = Path(notebook).resolve(), Path(copy).resolve()
     running, failed = (copy.with_suffix(f".{state}.ipynb") for state in ("running", "failed"))
-    end = time.monotonic() + time_limit
-    at = {"number": 0, "line": ""}
+    at: dict[str, Any] = {"number": 0, "line": ""}
+    ends: list[float] = []
 
     def started(cell: Any, cell_index: int) -> None:
         if cell.cell_type == "code" and cell.source.strip():
             at.update(number=at["number"] + 1, line=cell.source.strip().splitlines()[0])
             on_cell(at["number"], at["line"])
+
+    def left(_: Any) -> float:
+        """What is left of the notebook's time, which begins with its first cell; 0 means none."""
+        ends.append(ends[0] if ends else time.monotonic() + time_limit)
+        return max(ends[0] - time.monotonic(), 0.01)
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are told below
     try:
@@ -78,8 +84,8 @@ def execute(
             cwd=notebook.parent,
             kernel_manager_class=_ThisPython,
             on_cell_start=started,
-            # What is left of the notebook's time is each cell's limit; 0 would mean none.
-            timeout_func=lambda cell: max(end - time.monotonic(), 0.01),
+            start_timeout=math.ceil(time_limit),
+            timeout_func=left,
         )
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
@@ -87,7 +93,8 @@ def execute(
             why = f"{error.ename}: {error.evalue}"
         elif isinstance(error, CellTimeoutError):
             why = f"the notebook ran past its time limit of {time_limit:.0f} s\n"
-            why += "  (there for hangs: if it was merely slow, say --time-limit SECONDS)"
+            why += "  It may hang. If it is only slow: --time-limit SECONDS, or time_limit in the\n"
+            why += "  profile; the next call goes on from what is saved."
         elif isinstance(error, DeadKernelError):
             why = "the kernel was stopped or ran out of memory"
         if running.is_file():

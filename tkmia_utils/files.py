@@ -1,35 +1,43 @@
-"""Files that are whole or not there, and the litter of writers that were killed.
-
-A file is written under a temporary name beside its own, which says who writes it: host, process
-and the moment that process began. What a killed process leaves is therefore known by its name, and
-the next one that writes to the folder removes it. Names were preferred to locks, which do not work
-on every network file system.
-"""
+"""Atomic file writes: a file is whole or not there, and nothing is left of killed writers."""
 
 import hashlib
 import os
+import platform
 import re
 import secrets
-import socket
-from collections.abc import Callable
-from functools import lru_cache
+import shutil
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<begun>\d+)-[0-9a-f]{8}-.+")
+try:
+    import fcntl
+except ImportError:  # Windows: no locks; what is left there goes after a day
+    fcntl = None
+
+LOCK = "writer.lock"
+DAY = 24 * 3600.0
+_OURS = re.compile(r"\.tmp-tkmia-([0-9a-f]{8})-[0-9a-f]{8}")
+
+# Whether a writer lives is told by a lock and not by a process number: a lock goes with its process
+# whatever ends it, is never taken for another's, and is seen from a container as well. flock works
+# on Linux, macOS and NFS. Some shared file systems know locks of their own machine only, or none:
+# the name says the machine, and other machines' leftovers go only when untouched for a day. The
+# lock lies in a folder beside what is written, because some writers put files of their own there.
 
 
 def write_atomically(path: str | Path, writer: Callable[[Path], Any]) -> Path:
     """Write a file so that a reader sees the old one or the new one, never half of one.
 
-    The first file that a process writes to a folder also removes what killed writers left there.
+    What killed writers left in the same folder is removed on the way.
 
     Parameters
     ----------
     path : str or Path
         The file to write; its folder is made when missing.
     writer : callable
-        Called with a temporary path (same folder, same suffix) and writes it.
+        Called with a temporary path (same name, same file system) and writes it.
 
     Returns
     -------
@@ -38,74 +46,101 @@ def write_atomically(path: str | Path, writer: Callable[[Path], Any]) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep_once(str(path.parent.absolute()), os.getpid())
-    writer_name = f"{_host()}-{os.getpid()}-{_begun(os.getpid()) or 0}"
-    temporary = path.with_name(f".tmp-{writer_name}-{secrets.token_hex(4)}-{path.name}")
+    sweep(path.parent)
+    home, lock = _locked_home(path.parent)
     try:
+        temporary = home / path.name
         writer(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _clear(home)
+        os.close(lock)
     return path
 
 
-def sweep(folder: str | Path, *, deep: bool = False) -> list[Path]:
-    """Remove temporary files of dead writers of this host; all others are left alone.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Where to look; nothing happens where it is not there.
-    deep : bool
-        Look in the folders below it too.
-
-    Returns
-    -------
-    list of Path
-        What was removed.
-    """
-    removed = []
-    for path in Path(folder).glob("**/.tmp-*" if deep else ".tmp-*"):
-        named = TEMPORARY.fullmatch(path.name)
-        if named and named["host"] == _host() and _is_dead(int(named["pid"]), int(named["begun"])):
-            path.unlink(missing_ok=True)
-            removed.append(path)
-    return sorted(removed)
-
-
-@lru_cache(maxsize=1024)
-def _sweep_once(folder: str, pid: int) -> None:
-    """`pid` is part of the key, so that a forked process looks for itself."""
-    sweep(folder)
-
-
-@lru_cache(maxsize=1)
-def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
-def _is_dead(pid: int, begun: int) -> bool:
-    now = _begun(pid)
-    return now is None or (begun > 0 and now > 0 and now != begun)
-
-
-def _begun(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; 0 if unknown, None if it is gone."""
+def sweep(folder: str | Path) -> None:
+    """Remove what killed writers of ours left in `folder`; living ones and others' files stay."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        # the command in the brackets may itself hold spaces and brackets
-        state, *rest = stat.rpartition(")")[2].split()
-        return None if state in "ZX" else int(rest[18])
-    except (OSError, ValueError, IndexError):
-        pass
-    if os.name == "nt" or Path("/proc/self/stat").exists():
-        return 0 if os.name == "nt" else None
+        found = [entry.path for entry in os.scandir(folder) if _OURS.fullmatch(entry.name)]
+    except FileNotFoundError:
+        return
+    for home in map(Path, found):
+        here = _OURS.fullmatch(home.name)[1] == _machine()
+        try:
+            lock = os.open(home / LOCK, os.O_RDWR)
+        except FileNotFoundError:  # killed before it had a lock; a living one begins again
+            if here:
+                _clear(home)
+            continue
+        except OSError:  # another user's
+            continue
+        try:
+            if _lock(lock, wait=False, unknown=False) if here else _untouched(home):
+                _clear(home)
+        finally:
+            os.close(lock)
+
+
+def sweep_all(folders: Iterable[str | Path]) -> None:
+    """Do :func:`sweep` in folders and all folders below them."""
+    for folder in folders:
+        for here, below, _ in os.walk(folder):
+            below[:] = [name for name in below if not name.startswith(".")]
+            sweep(here)
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _locked_home(folder: Path) -> tuple[Path, int]:
+    """A new folder for what is being written, and the lock in it."""
+    while True:
+        home = folder / f".tmp-tkmia-{_machine()}-{secrets.token_hex(4)}"
+        home.mkdir()
+        try:
+            lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileNotFoundError:  # swept before it had a lock
+            continue
+        _lock(lock, wait=True, unknown=True)
+        if os.fstat(lock).st_nlink:
+            return home, lock
+        os.close(lock)  # swept before it was locked
+
+
+def _lock(file: int, *, wait: bool, unknown: bool) -> bool:
+    """Lock an open file; False where another has it, `unknown` where there are no locks."""
+    if fcntl is None:
+        return unknown
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return 0
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return unknown
+    return True
+
+
+def _untouched(home: Path) -> bool:
+    """Did nothing in it change for a day? A write takes minutes."""
+    try:
+        last = max(path.stat().st_mtime for path in (home, *home.iterdir()))
+    except OSError:
+        return False
+    return time.time() - last > DAY
+
+
+def _clear(home: Path) -> None:
+    """Remove such a folder, its lock last: after a kill in between the next sweep finds it."""
+    try:
+        for path in home.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink(missing_ok=True)
+        (home / LOCK).unlink(missing_ok=True)
+        home.rmdir()
+    except OSError:
+        pass  # another sweeps as well, or it is not empty: the next sweep comes

@@ -23,7 +23,7 @@ import torch
 from tkmia_utils import compare_report, pace, record
 from tkmia_utils.estimate import estimate
 from tkmia_utils.execution import NotebookError, execute
-from tkmia_utils.files import sweep
+from tkmia_utils.files import sweep_all
 from tkmia_utils.inputs import data_hashes, files_hashes, renew_prose
 from tkmia_utils.interruption import ending_in_time
 from tkmia_utils.plan import Profile, Step, check_known, declared, load_profile, resolve, title
@@ -155,9 +155,10 @@ class Run:
         own = ("run.json", MANIFEST, record.ABOUT, compare_report.REPORT)
         for path in self.lab.runs.rglob("*"):
             bookkeeping = path.suffix == ".ipynb" or path.name in own
-            if path.is_file() and not bookkeeping and not path.name.startswith("."):
+            name = path.relative_to(self.root).as_posix()
+            if path.is_file() and not bookkeeping and "/." not in name:
                 stat = path.stat()
-                found[path.relative_to(self.root).as_posix()] = (stat.st_mtime_ns, stat.st_ino)
+                found[name] = (stat.st_mtime_ns, stat.st_ino)
         return found
 
     def _drawn(self, files: Iterable[str]) -> list[str]:
@@ -200,7 +201,7 @@ def _plan(run: Run, steps: list[Step]) -> int:
         cell = nbformat.v4.new_code_cell(source)
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), empty)
         begun = time.monotonic()
-        execute(empty, Path(folder) / "done.ipynb", parameters={}, time_limit=300)
+        execute(empty, Path(folder) / "done.ipynb", parameters={}, time_limit=1800)
         start = time.monotonic() - begun
     parameters = {step.notebook: run.parameters[step.notebook] for step in steps}
     table, note = estimate(parameters, run.profile.name, run.root, start=start)
@@ -278,8 +279,7 @@ def _main(arguments: list[str] | None) -> int:
         return 2
     forced = set(given.only) or set(run.keys) if given.force else set()
     limit = given.time_limit
-    for folder in (run.lab.cache, run.lab.runs, run.lab.figures):
-        sweep(folder, deep=True)
+    sweep_all([run.root / "cache", run.lab.runs])
     for number, step in enumerate(steps, start=1):
         notebook = run.root / "notebooks" / f"{step.notebook}.ipynb"
         line = f"[{number}/{len(steps)}] {step.notebook}  {title(notebook)} ·"

@@ -39,6 +39,7 @@ def fit(
     workers: int = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 200,
+    keep_checkpoint: bool = False,
 ) -> tuple[nn.Module, History]:
     """Train a classifier with a loss for every label.
 
@@ -61,6 +62,8 @@ def fit(
         the same weights. It is removed at the end.
     checkpoint_every : int
         Steps between two checkpoints; one is also written after every epoch.
+    keep_checkpoint : bool
+        Leave the last one there, for a caller who has not saved the model yet.
 
     Returns
     -------
@@ -126,7 +129,7 @@ def fit(
         if report and team.rank == 0:
             report(run.history[-1])
     bar.close()
-    if path is not None and team.rank == 0:
+    if path is not None and team.rank == 0 and not keep_checkpoint:
         path.unlink(missing_ok=True)
     return run.kept(), run.history
 

@@ -73,12 +73,14 @@ def train(
     workers: int = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 200,
+    keep_checkpoint: bool = False,
 ) -> Victim:
     """Train a victim.
 
     Parameters
     ----------
-    recipe, data, held_out, device, report, progress, workers, checkpoint, checkpoint_every
+    recipe, data, held_out, device, report, progress, workers, checkpoint, checkpoint_every,
+    keep_checkpoint
         As for :func:`tkmia_utils.training.fit`.
 
     Returns
@@ -93,6 +95,7 @@ def train(
     model, history = fit(
         recipe, data, held_out, device=device, report=report, progress=progress,
         workers=workers, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+        keep_checkpoint=keep_checkpoint,
     )  # fmt: skip
     if recipe.arch == "small":
         model = fused(model)
@@ -152,10 +155,11 @@ def load_or_train(
         return load(path, device=device)
     victim = train(
         recipe, data, held_out, device=device, report=report, progress=progress,
-        workers=workers, checkpoint=state,
+        workers=workers, checkpoint=state, keep_checkpoint=True,
     )  # fmt: skip
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes one writes
         save(victim, recipe, path)
+        state.unlink(missing_ok=True)  # only now: a kill in between must not cost the training
     return victim
 
 
