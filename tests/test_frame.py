@@ -34,7 +34,7 @@ FLOORS = [
     ["audit", "beside"],
     ["claims"],
     ["figures"],
-    ["paper_figures", "gallery"],
+    ["paper_figures", "gallery", "exchange"],
     ["plan", "estimate", "bench_report", "inputs", "execution"],
     ["record"],
     ["compare"],
