@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
+
+from tkmia_utils.plan import load_profile, resolve
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "figures" / "quick"
@@ -30,8 +33,31 @@ def test_the_first_screens_sentence_is_what_the_tables_say():
     assert sentence in readme(), f"the README should say: {sentence}"
 
 
-def test_the_images_first_shown_loses_its_label_and_keeps_its_measures():
+def test_the_image_first_shown_loses_its_label_and_keeps_its_measures():
     table = pd.read_csv(RECORD / "05_two_images.csv")
     first = table[table["image"] == table["image"].iloc[0]]
+    assert set(first["kind"]) == {"every measure stays"}
     assert (first["before"] == first["after"]).all()
     assert "the four measures above the list are what they were" in readme()
+
+
+def test_the_first_line_holds_in_the_record():
+    """Blind while the measures move little, and on many images not at all."""
+    assert "move little, and on many images not at all" in readme()
+    overall = pd.read_csv(RECORD / "07_overall.csv")
+    last = overall[overall["cell"] == overall["cell"].iloc[-1]].set_index("method")
+    fall, success = (
+        last[name].str.split().str[0].astype(float) for name in ("Delta P@k", "success")
+    )
+    unmoved = pd.read_csv(RECORD / "07_unmoved.csv").set_index("method")["no measure moved"]
+    assert success["tkmia"] > 0.9 and unmoved["tkmia"] > 0.5 and fall.idxmin() == "tkmia"
+
+
+@pytest.mark.parametrize(("profile", "limit"), [("quick", 100), ("photos", None), ("full", 500)])
+def test_the_sizes_in_the_table_of_profiles_are_those_of_the_profiles(profile, limit):
+    given = resolve(load_profile(profile), ROOT, {})["06_attack_loop"]
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (line,) = [s for s in lines if s.startswith("|") and f"`{profile}`" in s.split("|")[1]]
+    assert f"{given['n']} images a cell" in line
+    if limit is not None:
+        assert max(given["limits"]) == limit and f"{limit} iterations" in line
