@@ -35,7 +35,7 @@ test: setup lint  ## lint, unit tests, then the notebooks in a smoke size
 	$(RUN) -m pytest -q
 
 bench: setup  ## time the engine beside its floor, a plain loop and other libraries (minutes)
-	$(RUN) -m tkmia_utils.bench
+	$(RUN) -m benchmarks
 
 lab: setup  ## open the notebooks in JupyterLab
 	$(RUN) -m jupyter lab -y --notebook-dir=notebooks $(LAB_FLAGS)

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from tkmia_utils import backbones
+from tkmia_utils.victims import backbones
 
 CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
 # these read a number back from a tensor while they are built, which "meta" tensors do not have

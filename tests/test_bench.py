@@ -2,19 +2,19 @@ import pandas as pd
 import pytest
 import torch
 
-from tkmia_utils import bench, bench_report
-from tkmia_utils.backbones import small_net
-from tkmia_utils.engine import attack
+from benchmarks import report, suite
+from tkmia_utils.engine.loop import attack
+from tkmia_utils.victims.backbones import small_net
 
 
 def test_the_plain_loop_ends_as_the_engine_does():
     torch.manual_seed(0)
     model = small_net(10, (8, 8, 8, 8, 8), normed=False).eval()
-    images, *sets = bench.case(model, 12, 32)
+    images, *sets = suite.case(model, 12, 32)
     call = {"lr": 200.0, "max_iter": 12}
     ours = attack(model, images, *sets, 3, slots=4, **call)
     singles = zip(*(tensor.split(1) for tensor in (images, *sets)), strict=True)
-    plain = [bench.literal(model, *single, 3, **call) for single in singles]
+    plain = [suite.literal(model, *single, 3, **call) for single in singles]
     assert 0 < ours.success.float().mean() < 1  # both kinds of end are there to compare
     assert [end for end, _ in plain] == ours.success.tolist()
     assert [step for _, step in plain] == ours.iterations.tolist()
@@ -22,7 +22,7 @@ def test_the_plain_loop_ends_as_the_engine_does():
 
 def test_contestants_take_turns_after_one_round_unseen():
     called = []
-    times = bench.in_turns({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 3)
+    times = suite.in_turns({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 3)
     assert "".join(called) == "abababab"
     assert [len(times[name]) for name in "ab"] == [3, 3]
 
@@ -38,14 +38,14 @@ def test_contestants_take_turns_after_one_round_unseen():
     ],
 )
 def test_a_goal_is_held_or_missed_by_the_number(benchmark, case, value, said):
-    assert bench_report.verdict({"benchmark": benchmark, "case": case, "value": value}) == said
+    assert report.verdict({"benchmark": benchmark, "case": case, "value": value}) == said
 
 
 def test_the_report_is_a_table_and_with_growth_a_figure(tmp_path):
     floor = {"benchmark": "floor", "case": "embedded, 96 px", "value": 1.2, "ratio": "1.2 [1, 2]"}
-    assert "<= 1.10: missed" in bench_report.write(pd.DataFrame([floor]), tmp_path)
+    assert "<= 1.10: missed" in report.write(pd.DataFrame([floor]), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.csv", "bench.md"]
     sizes = [{"benchmark": "growth", "case": "k", "size": n, "value": n / 7.0} for n in (1, 2)]
-    bench_report.write(pd.DataFrame([floor, *sizes]), tmp_path)
+    report.write(pd.DataFrame([floor, *sizes]), tmp_path)
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     assert pd.read_csv(tmp_path / "bench.csv")["value"].tolist() == [1.2, 1 / 7, 2 / 7]

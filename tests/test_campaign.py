@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
 
-from tkmia_utils import campaign, protocol
 from tkmia_utils.data import folder
-from tkmia_utils.victims import Victim
+from tkmia_utils.experiments import campaign, protocol
+from tkmia_utils.victims.store import Victim
 
 
 @pytest.fixture
@@ -211,9 +211,15 @@ def test_other_code_is_other_work(setting, tmp_path, monkeypatch):
 
     first = shard()
     # figures draw, training makes weights that have their own hash: they decide no row
-    for module in ("figures.py", "training.py", "data/emoji.py"):
+    for module in ("report/figures.py", "victims/training.py", "data/emoji.py"):
         assert changed(module, "x = 1\n") == first
-    for module in ("losses.py", "checks.py", "methods/tkmia.py", "campaign.py", "data/folder.py"):
+    for module in (
+        "losses.py",
+        "validation.py",
+        "attacks/tkmia.py",
+        "experiments/campaign.py",
+        "data/folder.py",
+    ):
         assert changed(module, "x = 1\n") != first
         assert changed(module, "\n\n# said again\n") == first
 
@@ -223,7 +229,7 @@ def test_a_module_that_has_moved_is_not_passed_over(tmp_path, monkeypatch):
     shutil.copytree(campaign.PACKAGE, package)
     monkeypatch.setattr(campaign, "PACKAGE", package)
     assert len(campaign.code()) == 64
-    for module in ("engine.py", "topk.py", "data/voc.py"):
+    for module in ("engine/loop.py", "topk.py", "data/voc.py"):
         (package / module).rename(package / "away.py")
         with pytest.raises(ValueError, match="modules: there is no module 'tkmia_utils"):
             campaign.code()

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import nn
 
-from tkmia_utils import campaign, cluster, protocol
 from tkmia_utils.data import MultiLabelSet
-from tkmia_utils.victims import Victim
+from tkmia_utils.experiments import campaign, cluster, protocol
+from tkmia_utils.victims.store import Victim
 
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
@@ -276,5 +276,5 @@ def test_no_other_room_knows_of_ray_and_this_one_only_when_asked():
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found += [node for name in names if name.split(".")[0] == "ray"]
-        assert not found or path.name == "cluster.py", path
+        assert not found or path.name == "experiments/cluster.py", path
         assert not set(found) & set(tree.body), f"{path}: at import"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tkmia_utils import compare, compare_report, pipeline
-from tkmia_utils.compare import Folder
+from tkmia_utils.pipeline import compare, compare_report, runner
+from tkmia_utils.pipeline.compare import Folder
 
 NUMBERS = pd.DataFrame(
     {
@@ -186,7 +186,7 @@ def written(path, named, *, listed=True):
 
 
 def told(root, *more):
-    return pipeline.main(["--root", str(root), "--compare", "mine", *more])
+    return runner.main(["--root", str(root), "--compare", "mine", *more])
 
 
 def test_the_command_prints_saves_and_says_what_it_cannot_compare(tmp_path, capsys):

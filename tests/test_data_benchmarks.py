@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tkmia_utils import data, protocol, victims
+from tkmia_utils import data, victims
 from tkmia_utils.data import coco, nus, voc
 from tkmia_utils.data.folder import decode
+from tkmia_utils.experiments import protocol
 from tkmia_utils.topk import in_top_k
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"

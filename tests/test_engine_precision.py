@@ -6,7 +6,7 @@ from test_engine import linear_victim, net, same, task
 from torch import nn
 
 from tkmia_utils import attack
-from tkmia_utils.forward import tf32
+from tkmia_utils.engine.forward import tf32
 from tkmia_utils.topk import in_top_k
 
 CALL = dict(lr=0.05, slots=4, max_iter=60)

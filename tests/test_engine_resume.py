@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from test_engine import net, task
 
 from tkmia_utils import attack
-from tkmia_utils.methods.tkmia import TkMIA
+from tkmia_utils.attacks.tkmia import TkMIA
 
 CALL = dict(lr=0.2, slots=3, max_iter=9, snapshots=[2, 5])
 FIELDS = (
@@ -225,7 +225,7 @@ import sys, torch
 from safetensors.torch import save_file
 from test_engine import net, task
 from tkmia_utils import attack
-from tkmia_utils.methods.tkmia import TkMIA
+from tkmia_utils.attacks.tkmia import TkMIA
 
 torch.set_num_threads(1)
 body = net()

@@ -12,7 +12,7 @@ from test_engine import net, same, task
 
 from tkmia_utils import attack
 from tkmia_utils.data import MultiLabelSet
-from tkmia_utils.source import ImageSource, Reader, positions
+from tkmia_utils.engine.images import ImageSource, Reader, positions
 
 
 class Shelf:

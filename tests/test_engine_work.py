@@ -8,7 +8,7 @@ from test_engine import net, same, task
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tkmia_utils import attack
-from tkmia_utils.methods.tkmia import TkMIA as Descent
+from tkmia_utils.attacks.tkmia import TkMIA as Descent
 
 
 class Operations(TorchDispatchMode):

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from tkmia_utils import estimate, pipeline, plan, protocol, victims
+from tkmia_utils import victims
 from tkmia_utils.data import load, types_of
-from tkmia_utils.estimate import Pilot, makespan
+from tkmia_utils.experiments import protocol
+from tkmia_utils.pipeline import cost, runner
+from tkmia_utils.pipeline import profile as plan
+from tkmia_utils.pipeline.cost import Pilot, makespan
 
 
 def stepwise(needed, slots):
@@ -38,7 +41,7 @@ def test_a_pilot_stands_for_more_rows_than_it_has():
 def workshop(tmp_path_factory):
     """A small victim on few scenes, and a profile that attacks with it."""
     root = tmp_path_factory.mktemp("plan")
-    (root / "notebooks").symlink_to(plan.PROFILES.parents[1] / "notebooks")
+    (root / "notebooks").symlink_to(plan.PROFILES.parents[2] / "notebooks")
     return root
 
 
@@ -54,7 +57,7 @@ def study(root, **more):
 
 def test_without_a_victim_or_a_committed_run_every_image_counts_with_its_limit(workshop):
     parameters = study(workshop, lrs="[0.001]")
-    table, note = estimate.estimate(parameters, "smoke", workshop, start=1.0)
+    table, note = cost.estimate(parameters, "smoke", workshop, start=1.0)
     assert "No victim is trained" in note
     assert (table["minutes"] > 0).all() and (table["GB"] > 0).all()
     val = load("emoji", "val", n=80, size=48, cache=workshop / "cache")
@@ -78,7 +81,7 @@ def test_with_a_trained_victim_the_image_iterations_are_those_of_a_run(workshop)
     folder = workshop / "runs" / "smoke"
     folder.mkdir(parents=True, exist_ok=True)
     victims.save(victim, made, folder / "victim.safetensors")
-    table, note = estimate.estimate(parameters, "smoke", workshop, start=1.0)
+    table, note = cost.estimate(parameters, "smoke", workshop, start=1.0)
     assert "the victim is trained" in note
     given = parameters["06_attack_loop"]
     types = types_of(val)
@@ -98,14 +101,14 @@ def test_with_a_trained_victim_the_image_iterations_are_those_of_a_run(workshop)
 def test_the_command_line_prints_a_table_and_runs_nothing(workshop, capsys):
     call = ["--plan", "smoke", "--root", str(workshop), "--only", "03_data",
             "--set", "n_train=64", "n_val=64", "size=48"]  # fmt: skip
-    assert pipeline.main(call) == 0
+    assert runner.main(call) == 0
     told = capsys.readouterr().out
     assert "| 03_data" in told and "minutes" in told and "GB" in told
     assert not (workshop / "runs" / "smoke" / "run.json").exists()
 
 
 def test_an_unknown_profile_is_refused(capsys):
-    assert pipeline.main(["--plan", "vok"]) == 2
+    assert runner.main(["--plan", "vok"]) == 2
     assert "did you mean 'voc'" in capsys.readouterr().err
 
 
@@ -114,6 +117,6 @@ def test_what_a_committed_run_says_is_read_from_its_tables(tmp_path):
         'method,success,iterations\nkfool,0.9 [0 1],5 [1 9]\nkfool,"0.250 [0, 1]","7.7 [6, 9]"\n'
     )
     (tmp_path / "07_overall.csv").write_text(table)
-    hundred = estimate.recorded(tmp_path)["kfool"](50)
+    hundred = cost.recorded(tmp_path)["kfool"](50)
     assert sorted(set(hundred)) == [9, 51] and hundred.count(9) == 25
-    assert estimate.recorded(tmp_path / "absent") == {}
+    assert cost.recorded(tmp_path / "absent") == {}

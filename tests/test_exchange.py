@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tkmia_utils.exchange import exchange
+from tkmia_utils.report.exchange import exchange
 
 NAMES = ("cat", "table", "chair", "boat", "dog")
 RELEVANT = torch.tensor([True, True, True, False, False])

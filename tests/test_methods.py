@@ -7,8 +7,8 @@ from test_engine import linear_victim, net, same, task
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from tkmia_utils import attack, losses
-from tkmia_utils.methods import METHODS, Point, Rows, build
-from tkmia_utils.methods.base import PixelDescent
+from tkmia_utils.attacks import METHODS, Point, Rows, build
+from tkmia_utils.attacks.base import PixelDescent
 
 LR, ALPHA, STEPS = 3e-2, 1e-2, 20
 CALLS = [

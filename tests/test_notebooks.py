@@ -10,11 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from tkmia_utils import data, pipeline, results
+from tkmia_utils import data, workspace
+from tkmia_utils.pipeline import runner
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"
-SMOKE = ROOT / "tkmia_utils" / "profiles" / "smoke.yaml"
+SMOKE = ROOT / "tkmia_utils" / "pipeline" / "profiles" / "smoke.yaml"
 
 pytestmark = pytest.mark.notebook
 
@@ -37,18 +38,18 @@ def listed_notebooks() -> list[str]:
 
 
 def test_every_notebook_runs_and_lists_what_it_made(workshop):
-    assert pipeline.main(["--profile", "smoke", "--root", str(workshop), "--update"]) == 0
+    assert runner.main(["--profile", "smoke", "--root", str(workshop), "--update"]) == 0
     made = listed(workshop, "smoke")
     assert {entry["notebook"] for entry in made.values()} == set(listed_notebooks())
-    assert results.stale(workshop, "smoke") == []
-    rows = results.load_results(workshop / "runs" / "smoke" / "attack-tkmia.parquet")
+    assert workspace.stale(workshop, "smoke") == []
+    rows = workspace.load_results(workshop / "runs" / "smoke" / "attack-tkmia.parquet")
     assert set(rows["scheme"]) == {"S1", "S2"} and rows["success"].any()
     table = pd.read_csv(workshop / "runs" / "smoke" / "figures" / "08_numbers_S2.csv")
     assert set(table["method"]) == {"tkmia", "tkml_ap_u", "ml_cw_u", "kfool", "gmla"}
 
 
 def test_a_second_run_has_nothing_to_do(workshop, capsys):
-    assert pipeline.main(["--profile", "smoke", "--root", str(workshop)]) == 0
+    assert runner.main(["--profile", "smoke", "--root", str(workshop)]) == 0
     told = capsys.readouterr()
     assert (told.out + told.err).count("up to date") == len(listed_notebooks())
 
@@ -81,8 +82,8 @@ def test_the_same_notebooks_run_on_a_folder_of_pictures(workshop, tmp_path):
     }
     profile.write_text(yaml.safe_dump(text))
     only = ["03_data", "04_victim", "05_attack_step_by_step", "06_attack_loop"]
-    assert pipeline.main(["--profile", str(profile), "--root", str(workshop), "--only", *only]) == 0
-    rows = results.load_results(workshop / "runs" / "pictures" / "attack-tkmia.parquet")
+    assert runner.main(["--profile", str(profile), "--root", str(workshop), "--only", *only]) == 0
+    rows = workspace.load_results(workshop / "runs" / "pictures" / "attack-tkmia.parquet")
     assert set(rows["dataset"]) == {"folder"} and rows["success"].any()
 
 
@@ -113,12 +114,10 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
     profile = tmp_path / "voc-smoke.yaml"
     profile.write_text(yaml.safe_dump(text))
     steps = [n for n in listed_notebooks() if n[:2] > "02"]
-    assert (
-        pipeline.main(["--profile", str(profile), "--root", str(workshop), "--only", *steps]) == 0
-    )
+    assert runner.main(["--profile", str(profile), "--root", str(workshop), "--only", *steps]) == 0
     for method in ("tkmia", "tkml_ap_u", "ml_cw_u", "kfool", "gmla"):
         path = workshop / "runs" / "voc-smoke" / f"attack-{method}.parquet"
-        rows = results.load_results(path)
+        rows = workspace.load_results(path)
         assert set(rows["dataset"]) == {"voc"} and len(rows)
     quality = pd.read_csv(workshop / "runs" / "voc-smoke" / "figures" / "04_quality.csv")
     assert quality["images"].tolist() == [40]

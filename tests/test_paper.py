@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from tkmia_utils import audit, beside, claims, feasible, gallery, measures, paper, paper_figures
-from tkmia_utils.results import Workspace
+from tkmia_utils import measures, paper
+from tkmia_utils.paper import audit, claims, comparison, polytope
+from tkmia_utils.paper import figures as paper_figures
+from tkmia_utils.report import gallery
+from tkmia_utils.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 SECOND = ROOT / "tests" / "data" / "paper_second.csv"
@@ -218,22 +221,22 @@ def test_the_patterns_are_the_measures_of_this_package(k):
         measures.ndcg_at_k(scores, labels, k),
     ]
     expected = torch.stack([column.double() for column in ours], dim=1).numpy()
-    np.testing.assert_allclose(feasible.patterns(k), expected, atol=1e-6)
+    np.testing.assert_allclose(polytope.patterns(k), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_what_real_lists_give_is_possible_and_what_they_cannot_is_not(k):
     rng = np.random.default_rng(k)
-    points = feasible.patterns(k)
+    points = polytope.patterns(k)
     clean = rng.integers(len(points), size=40)
     changes = np.stack(
         [(points[clean] - points[rng.integers(len(points), size=40)]).mean(0) for _ in range(3)]
     )
-    assert feasible.gap(np.round(changes, 4), k) == 0
+    assert polytope.gap(np.round(changes, 4), k) == 0
     changes[1, 3] += 0.9 if k == 1 else 0.5
-    assert feasible.gap(np.round(changes, 4), k) > 0.01
+    assert polytope.gap(np.round(changes, 4), k) > 0.01
     changes[1, 3] = np.nan
-    assert feasible.gap(np.round(changes, 4), k) == 0
+    assert polytope.gap(np.round(changes, 4), k) == 0
 
 
 def planted(results: pd.DataFrame, table: int, cell: str, value: float) -> pd.DataFrame:
@@ -298,7 +301,7 @@ def test_tables_without_errors_pass_every_check(samples):
     rng = np.random.default_rng(0)
     lines = []
     for name, k, n in (("Animals", 2, 45), ("Household", 2, 28), ("Person", 3, 59)):
-        points = feasible.patterns(k)
+        points = polytope.patterns(k)
         clean = rng.integers(len(points), size=n)
         for method in paper.METHODS:
             attacked = rng.integers(len(points), size=n)
@@ -367,7 +370,7 @@ def test_the_errata_known_before_are_found_by_the_checks_themselves(failures):
 
 def test_likely_readings_pass_the_checks_that_the_printed_ones_fail():
     rotated = np.array([[0.0909, 0.0909, 0.1666, 0.1493]])
-    assert feasible.gap(rotated, 3) == 0 and audit.fits([0.0909, 1.4545], 11).all()
+    assert polytope.gap(rotated, 3) == 0 and audit.fits([0.0909, 1.4545], 11).all()
     assert audit.fits([0.3450, 2.0710], 1000).all() and audit.fits([0.4514, 2.0145], 206).all()
     assert audit.fits(0.1087, 206 * 5) and not audit.fits(0.1087, 21 * 10)
 
@@ -444,26 +447,26 @@ def saved(dataset: str = "emoji", n: int = 60) -> pd.DataFrame:
 
 
 def test_a_ratio_is_that_of_the_means_over_the_right_rows():
-    rows = beside.ours(saved())
+    rows = comparison.ours(saved())
     rows = rows[(rows["max_iter"] == 100) & (rows["scheme"] == "S1")]
     for quantity, column, won in (("APer", "l2_paper", True), ("mAP@k", "Delta AP@k", False)):
         kept = rows[rows["success"]] if won else rows
         means = kept.groupby("method")[column].mean()
-        got = beside.ratio(rows, quantity, "kFool", resamples=200)
+        got = comparison.ratio(rows, quantity, "kFool", resamples=200)
         assert got["ratio"] == pytest.approx(means["TkMIA"] / means["kFool"])
         assert got["low"] < got["ratio"] < got["high"] and got["n"] == 60
 
 
 def test_an_interval_does_not_shrink_when_an_image_stands_twice():
-    rows = beside.ours(saved())
+    rows = comparison.ours(saved())
     rows = rows[(rows["max_iter"] == 100) & (rows["scheme"] == "S1")]
-    once = beside.ratio(rows, "P@k", "kFool", resamples=300)
-    twice = beside.ratio(pd.concat([rows, rows]), "P@k", "kFool", resamples=300)
+    once = comparison.ratio(rows, "P@k", "kFool", resamples=300)
+    twice = comparison.ratio(pd.concat([rows, rows]), "P@k", "kFool", resamples=300)
     assert twice["high"] - twice["low"] == pytest.approx(once["high"] - once["low"])
 
 
 def test_every_table_has_its_counterpart_of_the_same_scheme(results):
-    table = beside.ratios(results, saved(), differs="emoji", resamples=50)
+    table = comparison.ratios(results, saved(), differs="emoji", resamples=50)
     assert set(table["table"]) == set(SETTINGS)
     assert set(table["order"]) <= {"same", "other", "open", "unknown"}
     assert table["differs"].str.startswith("emoji; limit 100").all()
@@ -473,7 +476,7 @@ def test_every_table_has_its_counterpart_of_the_same_scheme(results):
 
 
 def test_settings_are_matched_by_type_and_k_or_by_k_s_and_delta(results):
-    pairs = beside.matched(results, saved(), resamples=20)
+    pairs = comparison.matched(results, saved(), resamples=20)
     first = pairs[pairs["scheme"] == "S1"]
     assert first[["table", "type", "k"]].to_numpy().tolist() == [[15, "Animals", 2]]
     second = pairs[pairs["scheme"] == "S2"]
@@ -485,8 +488,8 @@ def test_settings_are_matched_by_type_and_k_or_by_k_s_and_delta(results):
 
 def test_absolute_values_stand_side_by_side_on_the_papers_data_alone(results):
     with pytest.raises(ValueError, match="absolute"):
-        beside.absolute(results, saved("emoji"))
-    table = beside.absolute(results, saved("voc"), differs="small", resamples=20)
+        comparison.absolute(results, saved("emoji"))
+    table = comparison.absolute(results, saved("voc"), differs="small", resamples=20)
     assert set(table["dataset"]) == {"VOC"} and set(table["table"]) == {15, 16, 17}
     assert set(table["method"]) == set(paper.METHODS)
     limits = table.set_index("max_iter")["differs"]
@@ -497,7 +500,7 @@ def test_absolute_values_stand_side_by_side_on_the_papers_data_alone(results):
 def test_results_without_tkmia_are_refused():
     rows = saved()
     with pytest.raises(ValueError, match="tkmia"):
-        beside.ours(rows[rows["method"] != "tkmia"])
+        comparison.ours(rows[rows["method"] != "tkmia"])
 
 
 # --- figures and gallery ---------------------------------------------------------------------
@@ -517,7 +520,7 @@ def test_the_figures_show_every_setting_and_method(results):
     flags = results["table"].eq(16) & results["method"].eq("kFool")
     fig = paper_figures.change_by_norm(results, flags)
     assert sum(len(c.get_offsets()) for ax in fig.axes for c in ax.collections) == 2
-    table = beside.ratios(results, saved(), resamples=20)
+    table = comparison.ratios(results, saved(), resamples=20)
     assert len(paper_figures.beside(table[table["quantity"] == "APer"]).axes) == len(paper.RIVALS)
 
 

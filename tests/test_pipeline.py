@@ -12,9 +12,10 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from tkmia_utils import pace, pipeline, plan
-from tkmia_utils.pipeline import main
-from tkmia_utils.results import load_results
+from tkmia_utils.pipeline import pace, runner
+from tkmia_utils.pipeline import profile as plan
+from tkmia_utils.pipeline.runner import main
+from tkmia_utils.workspace import load_results
 
 PARAMETERS = """
 profile = "quick"  # names the folders
@@ -75,7 +76,7 @@ def test_a_run_leaves_copies_results_figures_and_a_record(root, capsys):
         "01_a",
         "import os, sys\n"
         "import pandas as pd\n"
-        "from tkmia_utils.results import Workspace, save_results\n"
+        "from tkmia_utils.workspace import Workspace, save_results\n"
         "lab = Workspace(workspace, profile, '01_a', {'seed': seed})\n"
         "df = pd.DataFrame({'seed': [seed], 'lr': [lr], 'here': [os.getcwd()]})\n"
         "df['python'] = sys.executable",
@@ -139,7 +140,7 @@ def test_what_is_done_is_done_again_only_when_its_inputs_changed(root, capsys, m
     assert states(root, capsys) == changed
     del root.profile["notebooks"][0]["parameters"]
     assert states(root, capsys) == done
-    monkeypatch.setattr(pipeline, "versions", lambda: dict.fromkeys(("python", "torch", "numpy")))
+    monkeypatch.setattr(runner, "versions", lambda: dict.fromkeys(("python", "torch", "numpy")))
     assert set(states(root, capsys).values()) == {"to run"}
     monkeypatch.undo()
 

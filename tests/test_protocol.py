@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from tkmia_utils import attack, measures, protocol, tables
+from tkmia_utils import attack, measures
 from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.experiments import protocol
+from tkmia_utils.report import tables
 
 CLASSES = tuple("abcdefgh")
 TYPES = {"first": ("a", "b"), "last": ("h",)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tkmia_utils.plan import load_profile, resolve
+from tkmia_utils.pipeline.profile import load_profile, resolve
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "figures" / "quick"

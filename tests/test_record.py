@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from test_pipeline import PARAMETERS, Root
 
-from tkmia_utils import record, results
-from tkmia_utils.results import Workspace
+from tkmia_utils import workspace
+from tkmia_utils.pipeline import record
+from tkmia_utils.workspace import Workspace
 
 CELL = (
     "import pandas as pd\n"
-    "from tkmia_utils.results import Workspace\n"
+    "from tkmia_utils.workspace import Workspace\n"
     "lab = Workspace(workspace, profile, '01_a', {'seed': seed})\n"
     "df = pd.DataFrame({'seed': [seed], 'lr': [lr]})"
 )
@@ -85,7 +86,7 @@ def lab(tmp_path):
     lab = Workspace(tmp_path, "quick", "01_a", {})
     for name in ("one", "two"):
         lab.save_table(pd.DataFrame({"n": [1]}), name, caption=name)
-    results.write_json(lab.figures / record.ABOUT, {})
+    workspace.write_json(lab.figures / record.ABOUT, {})
     return lab
 
 
@@ -110,7 +111,7 @@ def test_an_update_that_was_killed_is_completed_by_the_next(lab, monkeypatch):
         record.replace(lab.figures, lab.record, made=MADE)
     monkeypatch.undo()
     assert (lab.record / "manifest.json").read_bytes() == old
-    assert results.stale(lab.root, "quick") != []
+    assert workspace.stale(lab.root, "quick") != []
     assert content(lab.record) != content(lab.figures)
     record.replace(lab.figures, lab.record, made=MADE)
     assert content(lab.record) == content(lab.figures)
@@ -129,13 +130,13 @@ def test_an_update_with_a_file_missing_writes_nothing(lab):
 def test_an_update_keeps_the_commit_that_first_made_the_same_file(lab, monkeypatch):
     commits = iter(["a" * 40, "b" * 40])
     for value in commits:
-        monkeypatch.setattr(results, "commit", lambda root, value=value: value)
-        monkeypatch.setattr(results, "source_hash", lambda *_: "same")
+        monkeypatch.setattr(workspace, "commit", lambda root, value=value: value)
+        monkeypatch.setattr(workspace, "source_hash", lambda *_: "same")
         shutil.rmtree(lab.figures)
         lab.save_table(pd.DataFrame({"n": [1]}), "one", caption="one")
-        results.write_json(lab.figures / record.ABOUT, {})
+        workspace.write_json(lab.figures / record.ABOUT, {})
         record.replace(lab.figures, lab.record, made=["one.csv", "one.md"])
-    listed = results.read_manifest(lab.record)
+    listed = workspace.read_manifest(lab.record)
     assert {entry["commit"] for entry in listed.values()} == {"a" * 40}
 
 

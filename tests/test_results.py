@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tkmia_utils import results
-from tkmia_utils.results import Workspace
+from tkmia_utils import workspace
+from tkmia_utils.workspace import Workspace
 
 
 def write_notebook(root, name, *sources):
@@ -49,14 +49,14 @@ def git(root, *arguments):
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = results.write_text(tmp_path / "new" / "kept.txt", "old")
+    path = workspace.write_text(tmp_path / "new" / "kept.txt", "old")
 
     def breaks(temporary):
         temporary.write_text("half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        results.write_atomically(path, breaks)
+        workspace.write_atomically(path, breaks)
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
 
@@ -68,30 +68,30 @@ def test_the_temporary_file_keeps_its_name_and_lies_in_a_folder_beside(tmp_path)
         seen.append(temporary)
         temporary.write_bytes(b"x")
 
-    results.write_atomically(tmp_path / "a.npz", writer)
+    workspace.write_atomically(tmp_path / "a.npz", writer)
     assert seen[0].name == "a.npz"
     assert seen[0].parent.parent == tmp_path
 
 
 def test_the_commit_is_unknown_outside_git_and_marked_when_a_tracked_file_changed(tmp_path):
-    assert results.commit(tmp_path) == "unknown"
+    assert workspace.commit(tmp_path) == "unknown"
     git(tmp_path, "init")
-    assert results.commit(tmp_path) == "unknown"  # no commit yet
+    assert workspace.commit(tmp_path) == "unknown"  # no commit yet
     for name in ("module.py", "figures/a.svg"):
-        results.write_text(tmp_path / name, "one")
+        workspace.write_text(tmp_path / name, "one")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "first")
-    clean = results.commit(tmp_path)
+    clean = workspace.commit(tmp_path)
     assert len(clean) == 40
-    results.write_text(tmp_path / "figures/a.svg", "two")
-    results.write_text(tmp_path / "untracked.py", "two")
-    assert results.commit(tmp_path) == clean
-    results.write_text(tmp_path / "module.py", "two")
-    assert results.commit(tmp_path) == clean + "+"
+    workspace.write_text(tmp_path / "figures/a.svg", "two")
+    workspace.write_text(tmp_path / "untracked.py", "two")
+    assert workspace.commit(tmp_path) == clean
+    workspace.write_text(tmp_path / "module.py", "two")
+    assert workspace.commit(tmp_path) == clean + "+"
 
 
 def test_versions_name_the_interpreter_and_what_decides_results():
-    found = results.versions()
+    found = workspace.versions()
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["numpy"] == np.__version__
     assert {"tkmia-lab", "torch", "torchvision"} <= found.keys()
@@ -101,20 +101,20 @@ def test_results_come_back_as_they_were_saved(tmp_path):
     df = pd.DataFrame(
         {"id": ["a", "b"], "success": [True, False], "l2": np.float32([0.5, np.inf])},
     )
-    path = results.save_results(df, tmp_path / "runs" / "06_attack_loop.parquet")
-    pd.testing.assert_frame_equal(results.load_results(path), df)
+    path = workspace.save_results(df, tmp_path / "runs" / "06_attack_loop.parquet")
+    pd.testing.assert_frame_equal(workspace.load_results(path), df)
 
 
 def test_missing_results_name_the_notebook_to_run_first(tmp_path):
     with pytest.raises(ValueError, match=r"run the notebook 06_attack_loop first"):
-        results.load_results(tmp_path / "06_attack_loop.parquet")
+        workspace.load_results(tmp_path / "06_attack_loop.parquet")
     with pytest.raises(ValueError, match=r"run the notebook 04_victim first"):
-        results.load_results(tmp_path / "scores.parquet", made_by="04_victim")
+        workspace.load_results(tmp_path / "scores.parquet", made_by="04_victim")
 
 
 def test_only_a_table_is_saved_as_results(tmp_path):
     with pytest.raises(ValueError, match="df: expected a pandas"):
-        results.save_results([1], tmp_path / "a.parquet")
+        workspace.save_results([1], tmp_path / "a.parquet")
 
 
 def test_a_figure_is_listed_with_what_made_it(lab, fig):
@@ -127,8 +127,8 @@ def test_a_figure_is_listed_with_what_made_it(lab, fig):
         assert entry["notebook"] == "02_lemma"
         assert entry["parameters"] == {"seed": 0, "ks": [1, 2]}
         assert entry["caption"] == "Flat."
-        assert entry["commit"] == results.commit(lab.root)
-        assert entry["source"] == results.source_hash(lab.root, "02_lemma")
+        assert entry["commit"] == workspace.commit(lab.root)
+        assert entry["source"] == workspace.source_hash(lab.root, "02_lemma")
     assert "bound of λ</text>" in (lab.figures / "02_bottom.svg").read_text()
 
 
@@ -145,7 +145,7 @@ def test_an_identical_rerun_changes_no_byte(lab, fig):
 
 def test_the_manifest_keeps_the_commit_that_first_made_a_file_cleanly(lab, fig, monkeypatch):
     def listed(commit, caption="Flat."):
-        monkeypatch.setattr(results, "commit", lambda root: commit)
+        monkeypatch.setattr(workspace, "commit", lambda root: commit)
         lab.save_figure(fig, "02_bottom", caption=caption)
         return manifest(lab)["02_bottom.png"]["commit"]
 
@@ -180,42 +180,42 @@ def test_a_named_index_and_nested_columns_are_kept_in_a_table(lab):
 
 def test_the_source_hash_follows_what_is_said_not_what_came_out(tmp_path):
     path = write_notebook(tmp_path, "a", "1 + 1")
-    first = results.source_hash(tmp_path, "a")
+    first = workspace.source_hash(tmp_path, "a")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[1].execution_count = 7
     notebook.cells[1].metadata["tags"] = ["x"]
     nbformat.write(notebook, path)
-    assert results.source_hash(tmp_path, "a") == first
+    assert workspace.source_hash(tmp_path, "a") == first
     write_notebook(tmp_path, "a", "1 + 2")
-    assert results.source_hash(tmp_path, "a") != first
+    assert workspace.source_hash(tmp_path, "a") != first
 
 
 def test_the_source_hash_follows_the_modules_that_are_used(tmp_path, monkeypatch):
-    write_notebook(tmp_path, "a", "from tkmia_utils.methods import one")
+    write_notebook(tmp_path, "a", "from tkmia_utils.attacks import one")
     package = tmp_path / "package"
-    monkeypatch.setattr(results, "PACKAGE", package)
-    for module in ("methods/__init__.py", "methods/one.py", "bench.py"):
-        results.write_text(package / module, "x = 1")
-    first = results.source_hash(tmp_path, "a")
-    results.write_text(package / "bench.py", "x = 2")
-    assert results.source_hash(tmp_path, "a") == first
-    results.write_text(package / "methods" / "one.py", "x = 2")
-    assert results.source_hash(tmp_path, "a") != first
+    monkeypatch.setattr(workspace, "PACKAGE", package)
+    for module in ("attacks/__init__.py", "attacks/one.py", "bench.py"):
+        workspace.write_text(package / module, "x = 1")
+    first = workspace.source_hash(tmp_path, "a")
+    workspace.write_text(package / "bench.py", "x = 2")
+    assert workspace.source_hash(tmp_path, "a") == first
+    workspace.write_text(package / "attacks" / "one.py", "x = 2")
+    assert workspace.source_hash(tmp_path, "a") != first
 
 
 def test_figures_whose_notebook_or_bytes_changed_are_stale(lab, fig):
-    assert results.stale(lab.root, "quick") == []
+    assert workspace.stale(lab.root, "quick") == []
     lab.save_figure(fig, "02_bottom", caption="Flat.")
     write_notebook(lab.root, "03_data", "n = 1")
     other = Workspace(lab.root, "quick", "03_data", {})
     other.save_table(pd.DataFrame({"n": [1]}), "03_counts", caption="Counts.")
     shutil.copytree(lab.figures, lab.record)
-    assert results.stale(lab.root, "quick") == []
+    assert workspace.stale(lab.root, "quick") == []
     (lab.record / "03_counts.md").write_text("by hand")
     (lab.record / "03_counts.csv").unlink()
-    assert results.stale(lab.root, "quick") == ["03_counts.csv", "03_counts.md"]
+    assert workspace.stale(lab.root, "quick") == ["03_counts.csv", "03_counts.md"]
     write_notebook(lab.root, "02_lemma", "seed = 1")
-    assert {"02_bottom.png", "02_bottom.svg"} <= set(results.stale(lab.root, "quick"))
+    assert {"02_bottom.png", "02_bottom.svg"} <= set(workspace.stale(lab.root, "quick"))
 
 
 def test_folders_are_made_when_asked_for_and_stay_where_the_notebook_began(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import references as ref
 import torch
 
-from tkmia_utils.selection import eligible, global_selection, random_selection
+from tkmia_utils.experiments.selection import eligible, global_selection, random_selection
 
 N, C = 300, 10
 LABELS = ref.random_labels(N, C, seed=1, share=0.5)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tkmia_utils import training, victims
+from tkmia_utils import victims
 from tkmia_utils.data import MultiLabelSet
-from tkmia_utils.recipes import RECIPES, Recipe, recipe
+from tkmia_utils.victims import training
+from tkmia_utils.victims.recipes import RECIPES, Recipe, recipe
 
 CLASSES = ("red", "green", "blue")
 SMALL = Recipe(widths=(8, 8, 8, 8, 8), epochs=3, batch=16)
@@ -215,7 +216,7 @@ TEAM = """
     distributed.init_process_group("gloo")
     from dataclasses import replace
     import test_training as t
-    from tkmia_utils import training
+    from tkmia_utils.victims import training
     model, history = training.fit(
         replace(t.SMALL, freeze_norm=True, augment="crop"), t.colours(),
         t.colours(n=33, seed=1, split="val"), device="cpu",

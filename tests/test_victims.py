@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from tkmia_utils import backbones, victims
+from tkmia_utils import victims
 from tkmia_utils.data import MultiLabelSet, folder
+from tkmia_utils.victims import backbones
 
 CLASSES = ("red", "green", "blue")
 
@@ -75,7 +76,9 @@ def test_a_saved_victim_loads_with_the_same_logits(trained, tmp_path):
 def test_load_or_train_trains_once(tmp_path, monkeypatch):
     sets = colours(), colours(seed=1, split="val")
     first = victims.load_or_train(RECIPE, *sets, cache=tmp_path, device="cpu")
-    monkeypatch.setattr(victims, "train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "tkmia_utils.victims.store.train", lambda *a, **k: pytest.fail("trained again")
+    )
     second = victims.load_or_train(RECIPE, *sets, cache=tmp_path, device="cpu")
     assert first.key == second.key and len(list(tmp_path.iterdir())) == 1
 
@@ -101,7 +104,9 @@ def test_a_replaced_training_photo_trains_again_and_a_held_out_one_does_not(tmp_
         rows = ["image,labels", *(f"{i}.png,{line}" for i, line in enumerate(lines))]
         (tmp_path / split / "list.csv").write_text("\n".join(rows))
     made, real = [], victims.train
-    monkeypatch.setattr(victims, "train", lambda *a, **k: made.append(1) or real(*a, **k))
+    monkeypatch.setattr(
+        "tkmia_utils.victims.store.train", lambda *a, **k: made.append(1) or real(*a, **k)
+    )
 
     def trained():
         cache = tmp_path / "cache"

@@ -5,8 +5,8 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from tkmia_utils import figures, widgets
 from tkmia_utils.measures import precision_at_k
+from tkmia_utils.report import figures, slider
 
 
 @pytest.fixture(autouse=True)
@@ -17,18 +17,18 @@ def headless():
 
 
 @pytest.fixture
-def steps() -> widgets.Steps:
+def steps() -> slider.Steps:
     """Four labels over three steps: the first, specified, is overtaken one by one."""
     logits = torch.tensor([[4.0, 3.0, 2.0, 1.0], [2.5, 3.0, 2.0, 1.0], [0.5, 3.0, 2.0, 1.0]])
     images = torch.full((3, 3, 4, 4), 0.5)
     images[1, 0, 0, 0], images[2, 0, 0, :2] = 0.8, torch.tensor([0.9, 0.8])
     relevant = torch.tensor([True, True, True, False])
     specified = torch.tensor([True, False, False, False])
-    return widgets.Steps(images, logits, relevant, specified, 2, ("cat", "table", "chair", "boat"))
+    return slider.Steps(images, logits, relevant, specified, 2, ("cat", "table", "chair", "boat"))
 
 
 def test_the_view_of_a_step_is_what_the_victim_shows_there(steps):
-    first, middle, last = (widgets.view(steps, t) for t in range(3))
+    first, middle, last = (slider.view(steps, t) for t in range(3))
     assert first.top == (("cat", "specified"), ("table", "relevant"))
     assert middle.top == (("table", "relevant"), ("cat", "specified"))
     assert last.top == (("table", "relevant"), ("chair", "relevant"))
@@ -41,28 +41,28 @@ def test_the_view_of_a_step_is_what_the_victim_shows_there(steps):
 
 
 def test_the_slider_shows_the_step_it_stands_at(steps):
-    handle, shown = widgets.slider(steps).children
+    handle, shown = slider.slider(steps).children
     assert (handle.min, handle.max, handle.value) == (0, 2, 0)
-    assert shown.value == widgets.picture(steps, 0)
+    assert shown.value == slider.picture(steps, 0)
     handle.value = 2
-    assert shown.value == widgets.picture(steps, 2) != widgets.picture(steps, 0)
+    assert shown.value == slider.picture(steps, 2) != slider.picture(steps, 0)
     assert not plt.get_fignums()
 
 
 def test_a_step_outside_the_record_is_refused(steps):
     for step in (-1, 3):
         with pytest.raises(ValueError, match="step"):
-            widgets.view(steps, step)
+            slider.view(steps, step)
 
 
 def test_records_that_do_not_fit_together_are_refused(steps):
-    fields = {name: getattr(steps, name) for name in widgets.Steps.__dataclass_fields__}
+    fields = {name: getattr(steps, name) for name in slider.Steps.__dataclass_fields__}
     for name, value in {
         "images": steps.images[:2], "logits": steps.logits * torch.nan,
         "relevant": steps.relevant.float(), "k": 9, "classes": ("cat",),
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=name):
-            widgets.Steps(**{**fields, name: value})
+            slider.Steps(**{**fields, name: value})
 
 
 def test_the_magnified_perturbation_is_grey_where_nothing_changed(steps):
@@ -82,7 +82,7 @@ def test_every_label_is_listed_with_its_kind(steps):
 
 
 def test_a_step_is_drawn_with_its_numbers(steps):
-    fig = widgets.draw(steps, 2)
+    fig = slider.draw(steps, 2)
     titles = " ".join(ax.get_title() for ax in fig.axes)
     assert "step 2" in titles and "P@k 1.00" in titles
 

@@ -1,7 +1,7 @@
 """TkMIA Lab: attacks on top-k multi-label classifiers that the usual measures do not see."""
 
-from tkmia_utils.engine import attack
-from tkmia_utils.outcome import AttackResult
+from tkmia_utils.engine.loop import attack
+from tkmia_utils.engine.result import AttackResult
 
 __version__ = "0.1.0"
 __all__ = ["AttackResult", "__version__", "attack"]

@@ -92,7 +92,7 @@ def code_hash(
     Parameters
     ----------
     modules : iterable of str
-        Full names, for instance ``"tkmia_utils.engine"``.
+        Full names, for instance ``"tkmia_utils.engine.loop"``.
     alone : iterable of str
         Modules of which only their own code counts.
     package : str or Path

@@ -8,8 +8,8 @@ differentiates ends at the scores.
 
 import torch
 
-from tkmia_utils.checks import K, check_k, check_mask, check_scores
 from tkmia_utils.topk import average_bottom_k, average_top_k
+from tkmia_utils.validation import K, check_k, check_mask, check_scores
 
 
 def _checked(

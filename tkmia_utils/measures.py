@@ -15,8 +15,8 @@ import math
 
 import torch
 
-from tkmia_utils.checks import K, check_k, check_mask, check_scores
 from tkmia_utils.topk import in_top_k
+from tkmia_utils.validation import K, check_k, check_mask, check_scores
 
 
 def _checked(scores: torch.Tensor, labels: torch.Tensor, k: K, *, name: str = "labels") -> None:

@@ -9,7 +9,7 @@ tie across the boundary therefore counts for the label, and against whoever want
 
 import torch
 
-from tkmia_utils.checks import K, check_k, check_scores
+from tkmia_utils.validation import K, check_k, check_scores
 
 
 def _leading(scores: torch.Tensor, k: K) -> torch.Tensor:

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from tkmia_utils.checks import check_mask
 from tkmia_utils.data import coco, emoji, nus, voc
 from tkmia_utils.data.base import MultiLabelSet
 from tkmia_utils.data.emoji import scenes
 from tkmia_utils.data.folder import folder
 from tkmia_utils.hashing import text_hash
+from tkmia_utils.validation import check_mask
 
 __all__ = [
     "MultiLabelSet",

@@ -20,7 +20,7 @@ from tkmia_utils.data.base import MultiLabelSet
 from tkmia_utils.data.sprites import SIDE, Sprite, catalogue, versions
 from tkmia_utils.data.voc import CLASSES
 from tkmia_utils.hashing import code_hash, text_hash
-from tkmia_utils.results import file_hash, write_atomically, write_text
+from tkmia_utils.workspace import file_hash, write_atomically, write_text
 
 CARD = (
     "Embedded default: scenes composed from emoji artwork over faded photo crops, with VOC's "

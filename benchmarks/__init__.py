@@ -1,0 +1,1 @@
+"""Timings, outside the wheel: ``python -m benchmarks``."""

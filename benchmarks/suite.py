@@ -1,0 +1,369 @@
+"""The benchmark, ``make bench``: what the engine costs beside what it must cost.
+
+Everything that is compared is timed in turns within one run, so that whatever else the machine does
+hits all alike; medians and quartiles are reported. Nothing here is a test: numbers differ from
+machine to machine, and a table says what they were on this one.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.report import write
+from tkmia_utils import data, losses, measures, victims
+from tkmia_utils.engine.loop import attack
+from tkmia_utils.experiments import protocol
+from tkmia_utils.interruption import ending_in_time
+from tkmia_utils.pipeline.cost import peak
+from tkmia_utils.victims.backbones import build, small_net
+
+
+def in_turns(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each contestant, one after the other, round by round, after one round unseen."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, work in contestants.items():
+            begun = time.perf_counter()
+            work()
+            if turn:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: np.array(times) for name, times in seconds.items()}
+
+
+def spread(values: np.ndarray) -> str:
+    """Median and quartiles."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def own_labels(
+    model: nn.Module, images: torch.Tensor, *, k: int = 3, m: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k + m highest labels as the relevant ones, the m highest of them as the specified."""
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in images.split(16)])
+    order, none = logits.argsort(descending=True), torch.zeros(logits.shape, dtype=torch.bool)
+    return none.scatter(1, order[:, : k + m], True), none.scatter(1, order[:, :m], True)
+
+
+def case(
+    model: nn.Module, n: int, side: int, *, k: int = 3, seed: int = 0
+) -> tuple[torch.Tensor, ...]:
+    """Noise images, with what a model says of them for labels."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.1 + 0.8 * torch.rand(n, 3, side, side, generator=generator)
+    return images, *own_labels(model, images, k=k)
+
+
+def models() -> dict[str, tuple[nn.Module, int, int]]:
+    """The two victims by name, with their side in pixels and the slots they are timed at."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        embedded = small_net(20, (24, 48, 96, 96, 192), normed=False).eval()
+        resnet = build("resnet50", 80).eval()
+    return {"ResNet-50, 224 px": (resnet, 224, 8), "embedded, 96 px": (embedded, 96, 16)}
+
+
+def bare(model: nn.Module, images: torch.Tensor, direction: torch.Tensor, steps: int) -> None:
+    """What cannot be done without: a forward pass, and the gradient at the input."""
+    for _ in range(steps):
+        x = images.clone().requires_grad_()
+        torch.autograd.grad(model(x), x, direction)
+
+
+def floor(rounds: int) -> list[dict[str, object]]:
+    """An image-iteration of the engine over a bare forward pass and input gradient, same B."""
+    lines = []
+    for name, (model, side, slots) in models().items():
+        given = case(model, slots, side)
+        steps = 4 if side > 100 else 40
+        direction = torch.zeros(given[1].shape).scatter_(1, given[1].int().argmax(1, True), 1.0)
+        # so small a step that nobody succeeds: every slot is at work throughout
+        ours = partial(attack, model, *given, 3, lr=1e-9, max_iter=steps, slots=slots)
+        other = partial(bare, model, given[0], direction, steps + 1)
+        times = in_turns({"ours": ours, "bare": other}, rounds)
+        each = 1e3 / (steps + 1) / slots
+        ratio = times["ours"] / times["bare"]
+        lines.append(
+            {"benchmark": "floor", "case": name, "ours, ms": spread(times["ours"] * each),
+             "other, ms": spread(times["bare"] * each), "ratio": spread(ratio),
+             "value": float(np.median(ratio)), "note": f"an image-iteration, {slots} slots"}
+        )  # fmt: skip
+    return lines
+
+
+def literal(
+    model: nn.Module,
+    image: torch.Tensor,
+    labels: torch.Tensor,
+    specified: torch.Tensor,
+    k: int,
+    *,
+    lr: float,
+    max_iter: int,
+) -> tuple[bool, int]:
+    """One image as a plain loop: batch 1, weight gradients on, the host asked at every step."""
+    eps = torch.zeros_like(image).requires_grad_()
+    descent = torch.optim.SGD([eps], lr=lr, momentum=0.9, weight_decay=1e-4)
+    for step in range(max_iter + 1):
+        logits = model(image + eps / 2)
+        top = set(logits[0].detach().cpu().numpy().argsort()[::-1][:k].tolist())
+        if not top & set(specified[0].nonzero().flatten().tolist()):
+            return True, step
+        descent.zero_grad()
+        model.zero_grad()
+        losses.tkmia(logits, labels, specified, k).sum().backward()
+        descent.step()
+        with torch.no_grad():
+            eps.copy_(2 * ((image + eps / 2).clamp(0, 1) - image))
+    return False, max_iter
+
+
+def loop(
+    rounds: int, victim: victims.Victim | None, scenes: data.MultiLabelSet
+) -> list[dict[str, object]]:
+    """Ours against the plain loop, to the same successes, on the embedded scenes."""
+    lines = []
+    for name, (model, side, slots) in models().items():
+        if side > 100:
+            images = functional.interpolate(scenes.images(torch.arange(2 * slots)), size=side)
+            given, lr, most = (images, *own_labels(model, images)), 1.0, 30
+        elif victim is None:
+            continue
+        else:
+            model, queue = victim.model, queued(victim, scenes, 400, ks=(3,))
+            images = scenes.images(queue.index)
+            given, lr, most = (images, queue.labels, queue.specified), 1e-3, 100
+        ended: dict[str, np.ndarray] = {}
+
+        def ours(
+            who: str,
+            last: bool,
+            model=model,
+            given=given,
+            ended=ended,
+            slots=slots,
+            **settings: float,
+        ) -> None:
+            result = attack(model, *given, 3, slots=slots, channels_last=last, **settings)
+            ended[who] = torch.stack([result.success.long(), result.iterations], 1).numpy()
+
+        def plain(model=model, given=given, ended=ended, **settings: float) -> None:
+            singles = zip(*(tensor.split(1) for tensor in given), strict=True)
+            ended["plain"] = np.array([literal(model, *one, 3, **settings) for one in singles])
+
+        lasts = {name: False, f"{name}, channels last": True}
+        runs = {who: partial(ours, who, last) for who, last in lasts.items()} | {"plain": plain}
+        timed = {who: partial(run, lr=lr, max_iter=most) for who, run in runs.items()}
+        times = in_turns(timed, max(1, rounds // 3))
+        for who in lasts:
+            won, alike = ended[who].mean(0), (ended[who] == ended["plain"]).mean(0)
+            ratio = times["plain"] / times[who]
+            lines.append(
+                {"benchmark": "loop", "case": who, "ours, ms": spread(times[who] * 1e3),
+                 "other, ms": spread(times["plain"] * 1e3), "ratio": spread(ratio),
+                 "value": float(np.median(ratio)),
+                 "note": f"{len(ended[who])} images, {won[0]:.1%} succeed, {won[1]:.1f} steps; "
+                 f"alike {alike[0]:.1%} of the ends, {alike[1]:.1%} of the steps"}
+            )  # fmt: skip
+    return lines
+
+
+class Counting(nn.Module):
+    """A model that counts the images it is shown."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.count = model, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the model."""
+        self.count += len(x)
+        return self.model(x)
+
+
+def work(victim: victims.Victim, scenes: data.MultiLabelSet) -> list[dict[str, object]]:
+    """Image-iterations done over those needed, at 1000 images."""
+    queue = queued(victim, scenes, 1000)
+    counting = Counting(victim.model).eval()
+    result = attack(
+        counting, scenes.images(queue.index), queue.labels, queue.specified, queue.k,
+        delta=queue.delta, max_iter=100, slots=16,
+    )  # fmt: skip
+    needed = result.iterations + 1  # the last forward pass finds the success
+    waiting = sum(len(part) * int(part.max()) for part in needed.split(16))
+    total = int(needed.sum())
+    return [
+        {"benchmark": "work", "case": name, "ratio": f"{done / total:.3f}", "value": done / total,
+         "note": note}
+        for name, done, note in (
+            ("slots with refill", counting.count, f"{len(needed)} images, {total} needed"),
+            ("wait for the slowest of 16", waiting, "counted from the same iterations"),
+            ("shrink the batch", total, "no waste in images, but other shapes and other bits"),
+        )
+    ]  # fmt: skip
+
+
+def queued(
+    victim: victims.Victim, scenes: data.MultiLabelSet, n: int, ks: Sequence[int] = (1, 2, 3)
+) -> protocol.Queue:
+    """So many rows of scheme S2, repeated if the scenes run out."""
+    logits = victims.predict(victim.model, scenes)
+    cells = [protocol.Cell("S2", k, m=1) for k in ks]
+    queue = protocol.line_up(cells, scenes, logits, {}, n=n)
+    return queue.rows(torch.arange(n) % len(queue.k))
+
+
+def growth(rounds: int) -> list[dict[str, object]]:
+    """Seconds against images, classes and k; memory against the length of the queue."""
+    lines = []
+
+    def timed(what: str, size: int, n: int, classes: int, k: int) -> None:
+        torch.manual_seed(0)
+        model = small_net(classes, (16, 32, 32, 32, 32), normed=False).eval()
+        images, labels, specified = case(model, n, 48, k=k)
+        run = {"ours": lambda: attack(
+            model, images, labels, specified, k, lr=1e-9, max_iter=20, slots=16
+        )}  # fmt: skip
+        seconds = in_turns(run, max(1, rounds // 3))["ours"]
+        lines.append(
+            {"benchmark": "growth", "case": what, "size": size, "value": float(np.median(seconds)),
+             "ours, ms": spread(seconds * 1e3)}
+        )  # fmt: skip
+
+    with torch.random.fork_rng(devices=[]):
+        for n in (64, 128, 256, 512):
+            timed("images", n, n, 20, 3)
+        for classes in (20, 80, 200, 1000):
+            timed("classes", classes, 64, classes, 3)
+        for k in (1, 3, 10, 18):
+            timed("k", k, 64, 20, k)
+    for n in (500, 2000, 10_000):
+        call = [sys.executable, "-c", f"from benchmarks import suite as bench; bench.held({n})"]
+        # every tensor in pages of its own: what is held counts, not the holes of glibc's heap
+        env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "16384"}
+        told = subprocess.run(call, capture_output=True, text=True, check=True, env=env).stdout
+        lines.append(
+            {"benchmark": "growth", "case": "queue, peak MB", "size": n, "value": float(told),
+             "note": f"{float(told):.0f} MB"}
+        )  # fmt: skip
+    return lines
+
+
+class _Tiny:
+    """A queue of images that exist only while they are looked at."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def images(self, index: torch.Tensor) -> torch.Tensor:
+        """Noise that depends on the position alone."""
+        return torch.stack(
+            [torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(int(i))) for i in index]
+        )
+
+
+def held(n: int) -> None:
+    """Print the peak memory of this process, in MB, after a queue of n streamed images."""
+    torch.set_num_threads(1)
+    model = small_net(10, (8, 8, 8, 8, 8), normed=False).eval()
+    labels = torch.zeros(n, 10, dtype=torch.bool)
+    labels[:, :4] = True
+    specified = torch.zeros_like(labels)
+    specified[:, 0] = True
+    attack(model, _Tiny(n), labels, specified, 2, lr=1e-9, max_iter=1, slots=32, keep_images=False)
+    print(peak() / 2**20)
+
+
+def contests(n: int, classes: int) -> dict[str, dict[str, Callable[[], object]]]:
+    """Measures that others compute as well, on random scores and about three labels an image."""
+    from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
+    from torchmetrics.functional.classification import multilabel_ranking_average_precision
+
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(n, classes, generator=generator)
+    labels = torch.rand(n, classes, generator=generator) < 3 / classes
+    labels[:, 0] = True
+    y, f = labels.numpy(), scores.numpy()
+    return {
+        "NDCG@5": {
+            "ours": lambda: measures.ndcg_at_k(scores, labels, 5).mean(),
+            "scikit-learn": lambda: ndcg_score(y, f, k=5),
+        },
+        "AP over all classes": {
+            "ours": lambda: measures.average_precision_at_k(scores, labels, classes).mean(),
+            "scikit-learn": lambda: label_ranking_average_precision_score(y, f),
+            "torchmetrics": lambda: multilabel_ranking_average_precision(
+                scores, labels.long(), num_labels=classes
+            ),
+        },
+    }
+
+
+def rated(rounds: int, large: bool) -> list[dict[str, object]]:
+    """Our measures against scikit-learn and torchmetrics, which must agree with them."""
+    lines = []
+    for n, classes in ((1000, 80), (100_000, 1000)) if large else ((1000, 80),):
+        for measure, contestants in contests(n, classes).items():
+            said = {name: float(work()) for name, work in contestants.items()}
+            times = in_turns(contestants, max(1, rounds // 3) if n < 10_000 else 1)
+            for name in list(contestants)[1:]:
+                ratio = times[name] / times["ours"]
+                lines.append(
+                    {"benchmark": "measures", "case": f"{measure}, {n} x {classes}, {name}",
+                     "ours, ms": spread(times["ours"] * 1e3),
+                     "other, ms": spread(times[name] * 1e3),
+                     "ratio": spread(ratio), "value": float(np.median(ratio)),
+                     "note": f"differ by {abs(said['ours'] - said[name]):.1e}"}
+                )  # fmt: skip
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: writes a table and a figure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="times each contestant is timed")
+    parser.add_argument("--only", nargs="+", default=[], help="floor loop work growth measures")
+    parser.add_argument("--small", action="store_true", help="leave out the largest measures")
+    parser.add_argument("--root", default=".", help="the folder that holds runs/ and figures/")
+    given = parser.parse_args(arguments)
+    file = Path(given.root) / "runs" / "quick" / "victim.safetensors"
+    victim = victims.load(file, device="cpu") if file.is_file() else None
+    scenes = data.load("emoji", "val", n=2500, cache=Path(given.root) / "cache")
+    jobs: dict[str, Callable[[], list[dict[str, object]]]] = {
+        "floor": lambda: floor(given.rounds),
+        "loop": lambda: loop(given.rounds, victim, scenes),
+        "growth": lambda: growth(given.rounds),
+        "measures": lambda: rated(given.rounds, not given.small),
+    }
+    if victim is not None:
+        jobs["work"] = lambda: work(victim, scenes)
+    else:
+        print(f"no victim at {file}: 'work' and the embedded 'loop' are left out; run")
+        print("`make reproduce` first")
+    lines = []
+    for name, job in jobs.items():
+        if not given.only or name in given.only:
+            print(f"{name} ...", flush=True)
+            lines += job()
+    print(write(pd.DataFrame(lines), Path(given.root) / "figures" / "bench"))
+    return 0
+
+
+if __name__ == "__main__":
+    with ending_in_time():
+        sys.exit(main())

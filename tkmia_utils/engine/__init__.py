@@ -1,0 +1,7 @@
+"""The attack's loop: slots on the device, images in, results out, in any arithmetic."""
+
+from tkmia_utils.engine.images import ImageSource
+from tkmia_utils.engine.loop import attack
+from tkmia_utils.engine.result import AttackResult
+
+__all__ = ["AttackResult", "ImageSource", "attack"]

@@ -1,0 +1,158 @@
+"""The queue: what is asked of an attack, checked once and laid out as one row an image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from tkmia_utils.attacks import Rows
+from tkmia_utils.validation import K, check_k, check_mask, check_scores
+
+
+def enqueue(
+    n: int,
+    labels: torch.Tensor,
+    specified: torch.Tensor,
+    k: K,
+    **settings: float | torch.Tensor | None,
+) -> Rows:
+    """Lay the arguments of an attack out as rows on the CPU, one setting an image.
+
+    Parameters
+    ----------
+    n : int
+        How many rows.
+    labels, specified, k, **settings
+        As for :func:`tkmia_utils.engine.loop.attack`: ``max_iter``, ``delta``, ``lr``, ``alpha``
+        and ``momentum``.
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    ValueError
+        Anything of the wrong type, shape, dtype or range; the message begins with its name.
+    """
+    if not isinstance(labels, torch.Tensor) or labels.ndim != 2 or len(labels) != n:
+        got = tuple(labels.shape) if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise ValueError(f"labels: expected shape ({n}, C), got {got}")
+    check_mask(labels, labels, name="labels")
+    check_mask(specified, labels, name="specified")
+    labels, specified = labels.cpu(), specified.cpu()
+    classes = labels.shape[1]
+    for bad, name, text in (
+        (~labels.any(-1), "labels", "no relevant label"),
+        (~specified.any(-1), "specified", "no specified label"),
+        ((specified & ~labels).any(-1), "specified", "S reaches outside Y_p"),
+        (
+            ~(labels & ~specified).any(-1),
+            "specified",
+            "no other relevant label (Y_p∖S is empty)",
+        ),
+    ):
+        if bad.any():
+            raise ValueError(f"{name}: image {int(bad.nonzero()[0])}: {text}")
+    k = k.cpu() if isinstance(k, torch.Tensor) else k
+    check_k(k, low=1, high=classes - 1, rows=labels.shape[:1])
+    size = specified.sum(-1)
+    if settings["delta"] is None:
+        settings["delta"] = size
+    whole = {name: _setting(name, settings[name], n, torch.int64) for name in ("max_iter", "delta")}
+    if (whole["max_iter"] < 0).any():
+        raise ValueError("max_iter: expected an int >= 0")
+    if ((whole["delta"] < 1) | (whole["delta"] > size)).any():
+        raise ValueError("delta: expected 1 <= delta <= |S| for every image")
+    real = {
+        name: _setting(name, settings[name], n, torch.float32)
+        for name in ("lr", "alpha", "momentum")
+    }
+    for name, low, high in (("lr", 0, None), ("alpha", 0, None), ("momentum", 0, 1)):
+        value = real[name]
+        inside = value.isfinite() & (value >= low)
+        if name == "lr":
+            inside &= value > 0
+        if high is not None:
+            inside &= value < high
+        if not inside.all():
+            wanted = {"lr": "> 0", "alpha": ">= 0", "momentum": "in [0, 1)"}[name]
+            raise ValueError(f"{name}: expected a number {wanted}, got {float(value[~inside][0])}")
+    k = torch.as_tensor(k).expand(n).clone()
+    return Rows(
+        labels, specified, k, whole["delta"], whole["max_iter"],
+        real["lr"], real["alpha"], real["momentum"], most=int(k.max()),
+    )  # fmt: skip
+
+
+def _setting(name: str, value: object, n: int, dtype: torch.dtype) -> torch.Tensor:
+    """One value an image, from one for all or one each."""
+    kinds = (int,) if dtype == torch.int64 else (int, float)
+    if isinstance(value, torch.Tensor):
+        if value.shape not in ((), (n,)) or (
+            dtype == torch.int64 and (value.is_floating_point() or value.dtype == torch.bool)
+        ):
+            raise ValueError(f"{name}: expected one value an image, shape ({n},), of type {dtype}")
+        return value.detach().cpu().to(dtype).expand(n).clone()
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise ValueError(
+            f"{name}: expected {' or '.join(t.__name__ for t in kinds)}, got {value!r}"
+        )
+    return torch.full((n,), value, dtype=dtype)
+
+
+def known_logits(clean_logits: torch.Tensor | None, queue: Rows) -> torch.Tensor | None:
+    """Clean logits that were given, float32 on the CPU.
+
+    Raises
+    ------
+    ValueError
+        Not floating, or not of the shape of the labels.
+    """
+    if clean_logits is None:
+        return None
+    check_scores(clean_logits, name="clean_logits")
+    if clean_logits.shape != queue.labels.shape:
+        wanted, got = tuple(queue.labels.shape), tuple(clean_logits.shape)
+        raise ValueError(f"clean_logits: expected shape {wanted}, got {got}")
+    return clean_logits.detach().cpu().float()
+
+
+def check_options(
+    *,
+    counts: dict[str, object],
+    flags: dict[str, object],
+    snapshots: object,
+    checkpoint: object,
+) -> None:
+    """Refuse options of an attack that say nothing about single images.
+
+    Parameters
+    ----------
+    counts : dict of str to object
+        Expected ints >= 1, or None.
+    flags : dict of str to object
+        Expected bools.
+    snapshots, checkpoint : object
+        As for :func:`tkmia_utils.engine.loop.attack`.
+
+    Raises
+    ------
+    ValueError
+        The message begins with the option's name.
+    """
+    for name, value in counts.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and (not whole or value < 1):
+            raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: expected True or False, got {value!r}")
+    if not isinstance(snapshots, Sequence) or any(
+        isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in snapshots
+    ):
+        raise ValueError(f"snapshots: expected a sequence of ints >= 0, got {snapshots!r}")
+    if checkpoint is not None and not isinstance(checkpoint, str | Path):
+        raise ValueError(f"checkpoint: expected a path, got {checkpoint!r}")
+    if checkpoint is not None and flags["record"]:
+        raise ValueError("checkpoint: not with record=True, whose trace is not kept")

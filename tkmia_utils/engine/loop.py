@@ -1,0 +1,268 @@
+"""The engine: a constant batch of slots, through which a queue of images passes.
+
+An image that succeeds, or runs out of iterations, leaves its slot and the next of the queue takes
+it. Per iteration the engine does one forward pass, one backward pass to the input (none to the
+weights), and one small transfer to the host. The slots are in :mod:`tkmia_utils.engine.slots`.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from tkmia_utils.attacks import Method, Rows, build
+from tkmia_utils.engine.arguments import check_options, enqueue, known_logits
+from tkmia_utils.engine.checkpoint import Checkpoint, described
+from tkmia_utils.engine.forward import PRECISIONS, Forward, arithmetic
+from tkmia_utils.engine.images import Images, Reader, positions
+from tkmia_utils.engine.result import AttackResult, Ledger
+from tkmia_utils.engine.slots import Slots, values
+from tkmia_utils.hashing import text_hash
+from tkmia_utils.validation import K, check_one_of
+
+DEFAULT_SLOTS = {"cpu": 16, "cuda": 64}
+
+
+def attack(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    images: Images,
+    labels: torch.Tensor,
+    specified: torch.Tensor,
+    k: K,
+    *,
+    method: str | Method = "tkmia",
+    max_iter: int | torch.Tensor = 300,
+    lr: float | torch.Tensor = 1e-3,
+    alpha: float | torch.Tensor = 1e-4,
+    momentum: float | torch.Tensor = 0.9,
+    delta: int | torch.Tensor | None = None,
+    scores: str | None = None,
+    index: torch.Tensor | None = None,
+    clean_logits: torch.Tensor | None = None,
+    slots: int | None = None,
+    check_every: int = 1,
+    device: str | torch.device = "auto",
+    precision: str = "fp32",
+    compile: bool = False,
+    channels_last: bool = False,
+    keep_images: bool = True,
+    record: bool = False,
+    snapshots: Sequence[int] = (),
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 200,
+    progress: bool = False,
+    **options: object,
+) -> AttackResult:
+    """Perturb images until specified labels leave the top k (Algorithm 1, batched).
+
+    Parameters
+    ----------
+    model : torch.nn.Module or callable
+        Maps float32 images ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C)``; normalisation is its
+        own affair. In evaluation mode; it is neither moved nor changed.
+    images : torch.Tensor or ImageSource
+        float32 ``(N, 3, H, W)`` in [0, 1]; or anything with ``len()`` and ``.images(index)``, such
+        as a :class:`~tkmia_utils.data.MultiLabelSet`, which is read as slots fall free, on a
+        background thread and at most `slots` images ahead.
+    labels : torch.Tensor
+        Bool ``(N, C)``: relevant labels Y_p.
+    specified : torch.Tensor
+        Bool ``(N, C)``: S, a non-empty part of Y_p that leaves at least one other relevant label.
+    k : int or torch.Tensor
+        1 <= k <= C - 1; like the following arguments one for all, or a tensor with one an image.
+    method : str or Method
+        "tkmia", "tkml_ap_u", "ml_cw_u", "kfool" or "gmla" (:mod:`tkmia_utils.attacks`).
+    max_iter : int or torch.Tensor
+        Most steps; no schedule depends on it.
+    lr, alpha, momentum : float or torch.Tensor
+        Step size, weight of ``1/2 ||eps||^2`` and momentum of SGD, in the paper's [-1, 1] pixels.
+    delta : int or torch.Tensor, optional
+        How many of S must be out of the top k for success, 1 <= delta <= |S|; default |S|.
+    scores : {"logits", "sigmoid"}, optional
+        What a loss of scores is taken of; default the method's own, which is logits for all but
+        TkMIA as printed. kFool and GMLA know logits alone.
+    index : torch.Tensor, optional
+        int64 ``(N,)``: which of `images` each row of the queue is about, so that many rows may
+        share one image; `labels`, `specified` and the settings then have N rows. Default: all
+        images, in their order.
+    clean_logits : torch.Tensor, optional
+        ``(N, C)``, the victim's on the clean images where they are known. They are returned, and
+        a method that looks back at the clean image uses them. Default: those at iteration 0.
+    slots : int, optional
+        Batch size B of the engine, default min(N, 16), on CUDA min(N, 64). At a fixed B results
+        are equal to the bit whatever the order and the neighbours; a short queue is padded to B.
+        The attacks keep that promise by construction (:mod:`tkmia_utils.exact`); of the model it
+        asks that a row's logits and gradient do not depend on the row's place in the batch. On
+        CPUs torch's convolutions, linear layers, ReLU and pooling were seen to do so; its sigmoid,
+        SiLU, ELU, softplus and Mish do not on AVX2, where last bits then depend on the place.
+        Another CPU, number of threads or version of torch rounds differently.
+    check_every : int
+        Ask the device for finished images only every so many iterations; changes no result.
+    device : str or torch.device
+        "auto" is where the model's parameters are.
+    precision : {"fp32", "tf32", "bf16"}
+        Of the victim's arithmetic. "tf32" changes nothing but matrix products and convolutions on
+        CUDA, where "fp32" means fp32 too; "bf16" is torch's autocast.
+    compile : bool
+        Run the victim through ``torch.compile``. In this arithmetic, and in those above other
+        than "fp32", an image that claims success is looked at again in fp32 eager and leaves only
+        if that confirms it; all logits returned are fp32 eager.
+    channels_last : bool
+        Lay the images of the slots out with their channels last.
+    keep_images : bool
+        False: do not return the adversarial images, so that memory does not grow with N.
+    record : bool
+        Keep the logits and norms of every iteration (for looking, not for speed).
+    snapshots : sequence of int
+        Iterations at which to note where the unfinished images stand, so that one long run
+        answers for shorter limits too (:meth:`AttackResult.at`).
+    checkpoint : str or Path, optional
+        File in which the state is kept while the attack runs, with parts beside it that hold the
+        finished rows. The same call goes on from there after a kill, to the same bits, and
+        removes the files at its end. The same means: labels, settings, method, slots, arithmetic,
+        torch's version, the model's architecture and weights (of a plain function only its name)
+        and the images: all of a tensor; of a source its length, its first image and those at
+        work. Not with `record`.
+    checkpoint_every : int
+        Iterations between two states; changes no result.
+    progress : bool
+        Show images done, success rate and image-iterations a second; never where the environment
+        says ``CI``.
+    **options
+        Options of the method, for instance ``variant="paper"``.
+
+    Returns
+    -------
+    AttackResult
+
+    Raises
+    ------
+    ValueError
+        An argument of the wrong type, shape, dtype or range, NaN, a model in training mode, S not
+        inside Y_p, an empty Y_p∖S, a model that does not compile, a checkpoint that is broken or
+        of another call: the message begins with the argument's name.
+    """
+    place = _device(model, device)
+    at = positions(images, index)
+    queue = enqueue(
+        len(at), labels, specified, k, max_iter=max_iter, lr=lr, alpha=alpha, momentum=momentum,
+        delta=delta,
+    )  # fmt: skip
+    given = known_logits(clean_logits, queue)
+    check_one_of(precision, PRECISIONS, name="precision")
+    ways = {"compile": compile, "channels_last": channels_last, "keep_images": keep_images}
+    check_options(
+        counts={"slots": slots, "check_every": check_every, "checkpoint_every": checkpoint_every},
+        flags={**ways, "record": record, "progress": progress},
+        snapshots=snapshots,
+        checkpoint=checkpoint,
+    )
+    chosen = build(method, scores=scores, **options)
+    size = slots or min(len(at), DEFAULT_SLOTS.get(place.type, 16))
+    n, classes = queue.labels.shape
+    forward = Forward(model, classes, device=place, precision=precision, compile=compile)
+    with Reader(images, at, ahead=size) as reader, arithmetic(precision, place):
+        kept = reader.first.shape[1:] if keep_images else None
+        steps = int(queue.limit.max()) if record else None
+        ledger = Ledger(n, classes, image=kept, snapshots=snapshots, steps=steps)
+        room = Slots(
+            forward, chosen, queue, reader, ledger, size=size, device=place, snapshots=snapshots,
+            clean_logits=given, channels_last=channels_last,
+        )  # fmt: skip
+        forward.prepare(room.clean)
+        files, step = None, 0
+        if checkpoint is not None:
+            told = _told(
+                reader, queue, model=model, method=chosen, slots=size, device=place,
+                clean_logits=given, snapshots=list(snapshots), precision=precision, **ways,
+            )  # fmt: skip
+            files = Checkpoint(checkpoint, told)
+            step = _resume(files, room, ledger)
+        if not step:
+            room.fill(torch.arange(size))
+        with _progress(room, n, quiet=not progress) as show:
+            while room.occupied:
+                room.iterate()
+                step += 1
+                if step % check_every == 0:
+                    show(room.exchange())
+                if files and room.occupied and step % checkpoint_every == 0:
+                    files.save({"step": torch.tensor(step), **room.tensors()}, ledger.news())
+    if files:
+        files.remove()
+    return ledger.result()
+
+
+def _resume(files: Checkpoint, room: Slots, ledger: Ledger) -> int:
+    """Put slots and ledger where the files say, and return the iteration; 0 without files."""
+    saved = files.load()
+    if saved is None:
+        return 0
+    state, parts = saved
+    room.restore(state)
+    if sum(len(part["who"]) for part in parts) != room.finished:
+        raise ValueError(f"checkpoint: {files.path} and its parts do not belong together")
+    for part in parts:
+        ledger.enter(part["who"], part)
+    ledger.news()  # they are on the disk already
+    return int(state["step"])
+
+
+def _told(reader: Reader, queue: Rows, **arguments: object) -> dict[str, str]:
+    """Every argument that decides a result, in short; `checkpoint` says which."""
+    images = reader.images
+    if not isinstance(images, torch.Tensor):
+        kind, first = type(images).__qualname__, described(reader.first)
+        # a data set tells by its images' hashes whether one was replaced
+        hashes = text_hash(images.digests(reader.at)) if hasattr(images, "digests") else ""
+        images = f"{kind} {len(images)} {first} {hashes}"
+    told = {**values(queue), "images": images, "index": reader.at, **arguments}
+    told["max_iter"] = told.pop("limit")
+    return {name: described(value) for name, value in told.items()} | {"torch": torch.__version__}
+
+
+@contextmanager
+def _progress(room: Slots, n: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar over the images of the queue; yields what is told how many have just left."""
+    quiet = quiet or bool(os.environ.get("CI"))
+    begun, before = time.perf_counter(), room.work
+    bar = tqdm(
+        total=n, initial=room.finished, disable=quiet, unit="image", leave=False,
+        mininterval=0.5, miniters=0,
+    )  # fmt: skip
+    with bar:
+
+        def show(left: int) -> None:
+            if quiet:
+                return
+            rate = (room.work - before) / (time.perf_counter() - begun)
+            won = room.successes / max(room.finished, 1)
+            text = f"success={won:.0%}, {rate:.0f} image-iterations/s"
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(left)
+
+        yield show
+
+
+def _device(model: object, device: str | torch.device) -> torch.device:
+    """Where the model is; a model in training mode is refused."""
+    if not callable(model):
+        raise ValueError(f"model: expected a module or a function, got {type(model).__name__}")
+    if isinstance(model, torch.nn.Module):
+        training = [name or "the model itself" for name, m in model.named_modules() if m.training]
+        if training:
+            raise ValueError(f"model: expected evaluation mode, but {training[0]} is in training")
+        home = next((p.device for p in model.parameters()), None)
+    else:
+        home = None
+    try:
+        wanted = None if device == "auto" else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: expected 'auto' or a torch device, got {device!r}") from error
+    if wanted and home and (wanted.type, wanted.index or 0) != (home.type, home.index or 0):
+        raise ValueError(f"device: the model is on {home}, not on {wanted}; move it first")
+    return home or wanted or torch.device("cpu")

@@ -1,0 +1,332 @@
+"""The working slots: a constant batch through which the images of a queue pass.
+
+Shapes never change, so what becomes of an image does not depend on who sits beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+
+from tkmia_utils.attacks import Method, Point, Rows
+from tkmia_utils.engine.forward import Forward
+from tkmia_utils.engine.images import Reader
+from tkmia_utils.engine.result import (
+    BAD_GRADIENT,
+    BAD_LOGITS,
+    LIMIT,
+    RUNNING,
+    SUCCESS,
+    Ledger,
+    blank_notes,
+    note_name,
+)
+from tkmia_utils.topk import in_top_k
+
+
+class Slots:
+    """B slots at work on one queue.
+
+    Parameters
+    ----------
+    forward : Forward
+        The victim.
+    method : Method
+        The attack.
+    queue : Rows
+        N rows, on the CPU.
+    reader : Reader
+        Their images.
+    ledger : Ledger
+        Where results go.
+    size : int
+        B.
+    device : torch.device
+        Where the slots are.
+    snapshots : sequence of int
+        Iterations to note.
+    clean_logits : torch.Tensor, optional
+        float32 ``(N, C)``; otherwise the victim is asked.
+    channels_last : bool
+        The memory format of the images in their slots.
+
+    Attributes
+    ----------
+    occupied, finished, successes, work : int
+        Slots at work, images done, successes among them, and image-iterations so far.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        method: Method,
+        queue: Rows,
+        reader: Reader,
+        ledger: Ledger,
+        *,
+        size: int,
+        device: torch.device,
+        snapshots: Sequence[int] = (),
+        clean_logits: torch.Tensor | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        self.forward, self.method, self.queue = forward, method, queue
+        self.reader, self.ledger, self.device = reader, ledger, device
+        self.snapshots, self.given = tuple(snapshots), clean_logits
+        self.occupied = self.finished = self.successes = self.work = 0
+        classes = queue.labels.shape[1]
+        # every slot starts with the first image, dead, until the queue fills it
+        self.who = torch.full((size,), -1, dtype=torch.int64)
+        self.age = torch.zeros(size, dtype=torch.int64)  # iterations since then, on the host
+        first = reader.first.to(device).expand(size, -1, -1, -1)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.clean = first.clone(memory_format=layout)
+        self.rows = take(queue, torch.zeros(size, dtype=torch.int64), device)
+        self.state = method.begin(self.clean)
+        self.status = torch.full((size,), LIMIT, device=device)
+        self.iteration = torch.zeros(size, dtype=torch.int64, device=device)
+        self.logits = torch.zeros(size, classes, device=device)
+        self.clean_logits = torch.zeros(size, classes, device=device)
+        self.notes = {
+            name: note.to(device) for name, note in blank_notes(size, classes, snapshots).items()
+        }
+        self.news = True  # may a slot have something to hand in?
+
+    def iterate(self) -> None:
+        """One forward pass, one verdict, one backward pass and one step, for all slots."""
+        x = self.method.image(self.clean, self.state).detach().requires_grad_()
+        logits = self.forward(x)
+        scores = logits.detach().float()
+        self._judge(x.detach(), scores)
+
+        def pull(v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
+            return torch.autograd.grad(logits, x, v.to(logits.dtype), retain_graph=keep)[0]
+
+        point = Point(self.clean, scores, self.clean_logits, pull, self.rows)
+        self._move(self.method.step(point, self.state))
+        self.age += 1
+        self.work += self.occupied
+
+    def _judge(self, x: torch.Tensor, scores: torch.Tensor) -> None:
+        """Who has succeeded, and who is at an end; all others go on."""
+        running = self.status == RUNNING
+        begun = bool((self.age == 0).any())  # the host knows without asking the device
+        noted = [limit for limit in self.snapshots if bool((self.age == limit).any())]
+        verdict, seen = self._verdict(scores), scores
+        if not self.forward.exact:
+            verdict, seen = self._look_again(x, scores, verdict, running, begun, noted)
+        if begun and self.given is None:
+            fresh = running & (self.iteration == 0)
+            self.clean_logits = where_rows(fresh, seen, self.clean_logits)
+        self.logits = where_rows(running, seen, self.logits)
+        self.status = torch.where(running, verdict, self.status)
+        if self.ledger.trace is not None:
+            self._record(x, seen, running)
+        for limit in noted:
+            self._note(limit, x, seen, running & (self.iteration == limit))
+
+    def _verdict(self, scores: torch.Tensor) -> torch.Tensor:
+        """Success of Eq. (2) c1, relaxed to delta of S; then the limit."""
+        rows = self.rows
+        excluded = (rows.specified & ~in_top_k(scores, rows.k)).sum(-1)
+        verdict = torch.where(self.iteration >= rows.limit, LIMIT, RUNNING)
+        verdict = torch.where(excluded >= rows.delta, SUCCESS, verdict)
+        return torch.where(scores.isfinite().all(-1), verdict, BAD_LOGITS)
+
+    def _look_again(
+        self,
+        x: torch.Tensor,
+        scores: torch.Tensor,
+        verdict: torch.Tensor,
+        running: torch.Tensor,
+        begun: bool,
+        noted: Sequence[int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Verdict and logits in fp32 eager, of the slots that claim to be at an end.
+
+        Who has just entered (its clean logits are wanted) and who stands at a snapshot is looked
+        at as well, but a snapshot must not change what it shows: there the image goes on.
+        """
+        asked = running & (verdict != RUNNING)
+        if begun and self.given is None:
+            asked |= running & (self.iteration == 0)
+        looked = asked
+        for limit in noted:
+            looked = looked | (running & (self.iteration == limit))
+        looks, stopped = torch.stack([looked, self.status != RUNNING]).cpu()  # the one transfer
+        self.news |= bool(looks.any()) or bool((stopped & (self.who >= 0)).any())
+        if not looks.any():
+            return verdict, scores
+        seen = where_rows(looked, self.forward.eager(x), scores)
+        return torch.where(asked, self._verdict(seen), RUNNING), seen
+
+    def _move(self, stepped: dict[str, torch.Tensor]) -> None:
+        """Who is running takes the step, unless it leads nowhere."""
+        running = self.status == RUNNING
+        watched = getattr(self.method, "watched", stepped)
+        finite = finite_rows([stepped[key] for key in watched])
+        moved = running & finite
+        self.iteration += moved
+        # on the CPU it costs nothing to see that there is nobody to hold back
+        if self.device.type == "cpu" and moved.all():
+            self.state = {key: stepped[key] for key in self.state}
+            return
+        self.status = torch.where(running & ~finite, BAD_GRADIENT, self.status)
+        self.state = {key: where_rows(moved, stepped[key], old) for key, old in self.state.items()}
+
+    def exchange(self) -> int:
+        """Move finished images out and waiting ones in; return how many left."""
+        if not self.news:
+            return 0
+        status = self.status.cpu()
+        self.news = self.forward.exact  # in any other arithmetic the next look tells
+        slots = ((status != RUNNING) & (self.who >= 0)).nonzero().flatten()
+        if not len(slots):
+            return 0
+        adversarial = self.method.image(self.clean, self.state)
+        if not self.forward.exact and bool((status[slots] == BAD_GRADIENT).any()):
+            bad = self.status == BAD_GRADIENT
+            self.logits = where_rows(bad, self.forward.eager(adversarial), self.logits)
+        results = {
+            "adversarial": adversarial,
+            "status": self.status,
+            "iterations": self.iteration,
+            # norms of all slots at once: their bits must not depend on how many leave
+            "l2": (adversarial - self.clean).flatten(1).norm(dim=1),
+            "l2_paper": self.method.norm(self.clean, adversarial, self.state),
+            "clean_logits": self.clean_logits,
+            "adversarial_logits": self.logits,
+            **self.notes,
+        }
+        at = slots.to(self.device)
+        columns = self.ledger.columns
+        self.ledger.enter(self.who[slots], {name: results[name][at] for name in columns})
+        self.finished += len(slots)
+        self.successes += int((status[slots] == SUCCESS).sum())
+        self.occupied -= len(slots)
+        self.who[slots] = -1
+        self.fill(slots)
+        return len(slots)
+
+    def fill(self, slots: torch.Tensor) -> None:
+        """Put the next images of the queue into empty slots, int64 ``(n,)``."""
+        start = self.reader.next
+        slots = slots[: len(self.reader) - start]
+        if not len(slots):
+            return
+        who = torch.arange(start, start + len(slots))
+        self.who[slots] = who
+        self.age[slots] = 0
+        at = slots.to(self.device)
+        self.clean[at] = self.reader.take(len(slots)).to(self.device)
+        entering = values(take(self.queue, who, self.device))
+        for name, column in values(self.rows).items():
+            column[at] = entering[name]
+        begun = self.method.begin(self.clean[at])
+        if not alone([*self.state.values(), self.clean]):
+            self.state = {key: old.clone() for key, old in self.state.items()}
+        for key, old in self.state.items():
+            old.index_copy_(0, at, begun[key])
+        if self.given is not None:
+            self.clean_logits[at] = self.given[who].to(self.device)
+        for note in self.notes.values():
+            note[at] = torch.nan if note.is_floating_point() else False
+        self.status[at] = RUNNING
+        self.iteration[at] = 0
+        self.occupied += len(slots)
+        self.news = True
+
+    def _record(self, x: torch.Tensor, seen: torch.Tensor, running: torch.Tensor) -> None:
+        slots = (running.cpu() & (self.who >= 0)).nonzero().flatten()
+        who, at = self.who[slots], slots.to(self.device)
+        when, trace = self.iteration[at].cpu(), self.ledger.trace
+        trace.logits[who, when] = seen[at].cpu()
+        trace.l2[who, when] = (x - self.clean)[at].flatten(1).norm(dim=1).cpu()
+
+    def _note(self, limit: int, x: torch.Tensor, seen: torch.Tensor, there: torch.Tensor) -> None:
+        values = {
+            "logits": seen,
+            "l2": (x - self.clean).flatten(1).norm(dim=1),
+            "l2_paper": self.method.norm(self.clean, x, self.state),
+            "success": self._verdict(seen) == SUCCESS,
+        }
+        for name, new in values.items():
+            name = note_name(name, limit)
+            self.notes[name] = where_rows(there, new, self.notes[name])
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that the next iteration depends on, by name; :meth:`restore` takes it."""
+        counts = (self.reader.next, self.occupied, self.finished, self.successes, self.work)
+        state = {f"state {name}": value for name, value in self.state.items()}
+        return {"counts": torch.tensor(counts), **state, **self._parts()}
+
+    def restore(self, saved: dict[str, torch.Tensor]) -> None:
+        """Go on from what :meth:`tensors` gave, in slots made by the same arguments.
+
+        Raises
+        ------
+        ValueError
+            The source holds other images than it did.
+        """
+        at_work = saved["who"] >= 0
+        images = self.reader.read(self.reader.at[saved["who"][at_work]])
+        if not torch.equal(images, saved["clean"][at_work]):
+            raise ValueError("checkpoint: the images of the source have changed since")
+        for name, part in self._parts().items():
+            part.copy_(saved[name])
+        self.state = {
+            key: torch.empty_like(old).copy_(saved[f"state {key}"])
+            for key, old in self.state.items()
+        }
+        start, self.occupied, self.finished, self.successes, self.work = saved["counts"].tolist()
+        self.reader.go_to(start)
+        self.news = True
+
+    def _parts(self) -> dict[str, torch.Tensor]:
+        names = ("who", "age", "clean", "status", "iteration", "logits", "clean_logits")
+        return {
+            **{name: getattr(self, name) for name in names},
+            **{f"rows {name}": value for name, value in values(self.rows).items()},
+            **self.notes,
+        }
+
+
+def values(rows: Rows) -> dict[str, torch.Tensor]:
+    """Every field of `rows` that has one entry a row, by name."""
+    return {f.name: getattr(rows, f.name) for f in fields(rows) if f.name != "most"}
+
+
+def take(rows: Rows, index: torch.Tensor, device: torch.device) -> Rows:
+    """Some of the rows, on the device."""
+    return Rows(*(value[index].to(device) for value in values(rows).values()), most=rows.most)
+
+
+def where_rows(rows: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """Row by row `new` or `old`, whatever their other axes."""
+    return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+def alone(tensors: Sequence[torch.Tensor]) -> bool:
+    """Has each tensor, and each of its elements, memory of its own?"""
+    homes = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    return len(homes) == len(tensors) and not any(0 in tensor.stride() for tensor in tensors)
+
+
+def finite_rows(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Which rows hold neither NaN nor infinity in any tensor, without masks of their size."""
+
+    def axes(value: torch.Tensor) -> tuple[int, ...]:
+        return tuple(range(1, value.ndim))
+
+    if tensors[0].device.type == "cpu":  # a sum is the quickest proof, and free to look at
+        total = sum(value.sum(axes(value)) if value.ndim > 1 else value for value in tensors)
+        finite = total.isfinite()
+        if finite.all():
+            return finite
+    finite = torch.ones(len(tensors[0]), dtype=torch.bool, device=tensors[0].device)
+    for value in tensors:
+        if value.ndim > 1:
+            finite &= value.amin(axes(value)).isfinite()
+            value = value.amax(axes(value))
+        finite &= value.isfinite()
+    return finite

@@ -1,0 +1,1 @@
+"""The paper's experiments: which images, in which cells, attacked where."""

@@ -1,0 +1,382 @@
+"""The paper's experiments as data: cells, the images they take, and one row an attacked image.
+
+A *cell* is one line block of a table: S1 with a type and a k, or S2 with k and |S|. All cells of
+a study form one queue for the engine, since k, S and delta are rows there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tkmia_utils import measures
+from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.engine.loop import attack
+from tkmia_utils.engine.result import AttackResult
+from tkmia_utils.experiments.selection import Selection, global_selection, random_selection
+from tkmia_utils.files import write_atomically
+
+MEASURES = {
+    "TkAcc": measures.topk_accuracy,
+    "P@k": measures.precision_at_k,
+    "AP@k": measures.average_precision_at_k,
+    "NDCG@k": measures.ndcg_at_k,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of the paper's tables.
+
+    Attributes
+    ----------
+    scheme : str
+        "S1", the same classes for every image, or "S2", random relevant labels.
+    k : int
+        Of the top k.
+    type : str
+        S1: the name of the global set. S2: "".
+    m : int
+        S2: how many labels are drawn, |S|. S1: 0, since |S| is the image's own.
+    delta : int
+        How many of S must leave the top k for success; 0 means all of them.
+    """
+
+    scheme: str
+    k: int
+    type: str = ""
+    m: int = 0
+    delta: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scheme not in ("S1", "S2"):
+            raise ValueError(f"scheme: expected 'S1' or 'S2', got {self.scheme!r}")
+        if (self.scheme == "S1") != bool(self.type) or (self.scheme == "S2") != bool(self.m):
+            raise ValueError("cell: S1 wants a type and no m, S2 wants an m and no type")
+        if self.k < 1:
+            raise ValueError(f"k: expected k >= 1, got {self.k}")
+        if not 0 <= self.delta <= self.m:
+            raise ValueError(f"delta: expected 0 <= delta <= |S| = {self.m}, got {self.delta}")
+
+    @property
+    def name(self) -> str:
+        """For axes and tables: "Person, k=2", "k=3, |S|=2", "k=3, |S|=3, δ=2"."""
+        if self.scheme == "S1":
+            return f"{self.type}, k={self.k}"
+        part = self.delta and self.delta < self.m
+        return f"k={self.k}, |S|={self.m}" + (f", δ={self.delta}" if part else "")
+
+
+def study(types: Sequence[str], ks: Sequence[int], pairs: Sequence[Sequence[int]]) -> list[Cell]:
+    """List the cells of S1 (every type at every k) and of S2 (every pair (k, |S|)).
+
+    Parameters
+    ----------
+    types : sequence of str
+        Names of global sets.
+    ks : sequence of int
+        The ks of S1.
+    pairs : sequence of (k, m) or (k, m, delta)
+        The settings of S2; without delta all of S must leave the top k.
+
+    Returns
+    -------
+    list of Cell
+    """
+    for pair in pairs:
+        if len(pair) not in (2, 3):
+            raise ValueError(f"pairs: expected (k, m) or (k, m, delta), got {tuple(pair)}")
+    first = [Cell("S1", k, type=name) for name in types for k in ks]
+    return first + [Cell("S2", k, m=m, delta=sum(delta)) for k, m, *delta in pairs]
+
+
+def choose(
+    cell: Cell,
+    data: MultiLabelSet,
+    clean_logits: torch.Tensor,
+    types: Mapping[str, Sequence[str]],
+    *,
+    seed: int = 0,
+    rule: str = "released",
+) -> Selection:
+    """Choose specified labels and eligible images of one cell.
+
+    Parameters
+    ----------
+    cell : Cell
+        The setting.
+    data : MultiLabelSet
+        N images.
+    clean_logits : torch.Tensor
+        ``(N, C)``, of the victim on the clean images.
+    types : mapping of str to sequence of str
+        Class names of every global set.
+    seed : int
+        Of S2's draw.
+    rule : {"released", "paper"}
+        See :mod:`tkmia_utils.experiments.selection`.
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    ValueError
+        A type that is not in `types`, or a class of it that the data does not have.
+    """
+    if cell.scheme == "S2":
+        return random_selection(
+            data.labels, cell.m, cell.k,
+            ids=data.ids, seed=seed, clean_scores=clean_logits, rule=rule,
+        )  # fmt: skip
+    if cell.type not in types:
+        raise ValueError(f"type: expected one of {sorted(types)}, got {cell.type!r}")
+    unknown = sorted(set(types[cell.type]) - set(data.classes))
+    if unknown:
+        raise ValueError(f"types: {cell.type} names classes that {data.name} lacks: {unknown}")
+    members = [data.classes.index(name) for name in types[cell.type]]
+    return global_selection(data.labels, members, cell.k, clean_scores=clean_logits, rule=rule)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Images of several cells, one after the other, ready for :func:`tkmia_utils.attack`.
+
+    Attributes
+    ----------
+    cells : tuple of Cell
+        R entries, one a row.
+    index : torch.Tensor
+        int64 ``(R,)``: position of the row's image in the data set.
+    labels, specified : torch.Tensor
+        Bool ``(R, C)``.
+    k, delta : torch.Tensor
+        int64 ``(R,)``.
+    """
+
+    cells: tuple[Cell, ...]
+    index: torch.Tensor
+    labels: torch.Tensor
+    specified: torch.Tensor
+    k: torch.Tensor
+    delta: torch.Tensor
+
+    def rows(self, at: Sequence[int] | torch.Tensor) -> "Queue":
+        """Some rows of the queue, by position, in that order and as often as given; or none."""
+        at = torch.as_tensor(at, dtype=torch.int64)
+        cells = tuple(self.cells[i] for i in at.tolist())
+        tensors = (self.index, self.labels, self.specified, self.k, self.delta)
+        return Queue(cells, *(tensor[at] for tensor in tensors))
+
+
+def line_up(
+    cells: Sequence[Cell],
+    data: MultiLabelSet,
+    clean_logits: torch.Tensor,
+    types: Mapping[str, Sequence[str]],
+    *,
+    n: int,
+    seed: int = 0,
+    rule: str = "released",
+    without: torch.Tensor | None = None,
+) -> Queue:
+    """Queue the first n eligible images of every cell, in data set order.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        A cell with fewer eligible images contributes those it has.
+    data, clean_logits, types, seed, rule
+        As for :func:`choose`.
+    n : int
+        Most images a cell; the paper's is 1000.
+    without : torch.Tensor, optional
+        int64 positions of images that no cell may take.
+
+    Returns
+    -------
+    Queue
+
+    Raises
+    ------
+    ValueError
+        No cell has an eligible image; or as :func:`choose`.
+    """
+    owners, index, specified = [], [], []
+    for cell in cells:
+        selection = choose(cell, data, clean_logits, types, seed=seed, rule=rule)
+        if without is not None:
+            selection.eligible[without] = False
+        first = selection.first(n)
+        owners += [cell] * len(first)
+        index.append(first)
+        specified.append(selection.specified[first])
+    if not owners:
+        raise ValueError("cells: no image is eligible in any cell (|Y_p| >= k + |S| and S seen)")
+    rows = torch.cat(index)
+    k = torch.tensor([cell.k for cell in owners])
+    chosen = torch.cat(specified)
+    asked = torch.tensor([cell.delta for cell in owners])
+    delta = torch.where(asked > 0, asked, chosen.sum(-1))
+    return Queue(tuple(owners), rows, data.labels[rows], chosen, k, delta)
+
+
+def frame(queue: Queue, result: AttackResult, data: MultiLabelSet, method: str) -> pd.DataFrame:
+    """Tabulate an attack: one row an image, with every measure before and after.
+
+    Parameters
+    ----------
+    queue : Queue
+        What was attacked.
+    result : AttackResult
+        What came out, in the same order.
+    data : MultiLabelSet
+        For the image ids.
+    method : str
+        Name for the column.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``dataset, scheme, cell, type, k, s, delta, method, image, success, iterations,
+        reason, l2, l2_paper, delta_l`` and, for every measure M, ``M clean``, ``M adversarial`` and
+        ``Delta M`` (clean minus adversarial, so that a loss is positive).
+    """
+    table = {
+        "dataset": data.name,
+        "scheme": [cell.scheme for cell in queue.cells],
+        "cell": [cell.name for cell in queue.cells],
+        "type": [cell.type for cell in queue.cells],
+        "k": queue.k.numpy(),
+        "s": queue.specified.sum(-1).numpy(),
+        "delta": queue.delta.numpy(),
+        "method": method,
+        "image": [data.ids[i] for i in queue.index.tolist()],
+        "success": result.success.numpy(),
+        "iterations": result.iterations.numpy(),
+        "reason": list(result.reasons),
+        "l2": result.l2.numpy(),
+        "l2_paper": result.l2_paper.numpy(),
+    }
+    # an image whose logits were not finite has no ranking: its measures are NaN, not zero
+    sound = (result.clean_logits.isfinite() & result.adversarial_logits.isfinite()).all(-1)
+    clean, adversarial = result.clean_logits[sound], result.adversarial_logits[sound]
+    labels, specified, k = queue.labels[sound], queue.specified[sound], queue.k[sound]
+
+    def column(values: torch.Tensor) -> np.ndarray:
+        return torch.full((len(sound),), torch.nan).double().masked_scatter(sound, values).numpy()
+
+    table["delta_l"] = column(measures.delta_l(adversarial, specified, k, before=clean))
+    for name, measure in MEASURES.items():
+        before, after = measure(clean, labels, k), measure(adversarial, labels, k)
+        table |= {f"{name} clean": column(before), f"{name} adversarial": column(after)}
+        table[f"Delta {name}"] = column(before - after)
+    return pd.DataFrame(table)
+
+
+def run(
+    model: torch.nn.Module,
+    queue: Queue,
+    data: MultiLabelSet,
+    *,
+    method: str = "tkmia",
+    **settings: object,
+) -> tuple[pd.DataFrame, AttackResult]:
+    """Attack a queue with one method.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The victim.
+    queue : Queue
+        From :func:`line_up`.
+    data : MultiLabelSet
+        Where the images are.
+    method : str
+        As for :func:`tkmia_utils.attack`, which takes the `settings`.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        See :func:`frame`.
+    result : AttackResult
+        With the adversarial images, unless ``keep_images=False``.
+    """
+    result = attack(
+        model, data, queue.labels, queue.specified, queue.k,
+        index=queue.index, delta=queue.delta, method=method, **settings,
+    )  # fmt: skip
+    return frame(queue, result, data, method), result
+
+
+def typical(rows: pd.DataFrame) -> list[int]:
+    """Choose the image of every cell that stands for it: the median success by norm.
+
+    In a cell without any success it is the median failure, so that a figure shows what there is.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        From :func:`frame`, of one method.
+
+    Returns
+    -------
+    list of int
+        One position in `rows` a cell; the lower median where there are two.
+    """
+    chosen = []
+    for _, cell in rows.reset_index(drop=True).groupby("cell", sort=False):
+        pool = cell[cell["success"]] if cell["success"].any() else cell
+        pool = pool.sort_values("l2_paper", kind="stable")
+        chosen.append(int(pool.index[(len(pool) - 1) // 2]))
+    return chosen
+
+
+def save_examples(
+    path: str | Path, queue: Queue, result: AttackResult, data: MultiLabelSet
+) -> None:
+    """Keep the images of an attack, for figures: one npz, written atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    queue, result : Queue, AttackResult
+        What was attacked, and what came out.
+    data : MultiLabelSet
+        For the image ids.
+    """
+    arrays = {
+        "adversarial": result.adversarial.numpy(),
+        "clean_logits": result.clean_logits.numpy(),
+        "adversarial_logits": result.adversarial_logits.numpy(),
+        "labels": queue.labels.numpy(),
+        "specified": queue.specified.numpy(),
+        "k": queue.k.numpy(),
+        "cell": np.array([cell.name for cell in queue.cells]),
+        "image": np.array([data.ids[i] for i in queue.index.tolist()]),
+    }
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    write_atomically(path, write)
+
+
+def load_examples(path: str | Path) -> dict[str, np.ndarray]:
+    """Read what :func:`save_examples` wrote, as arrays by name.
+
+    Raises
+    ------
+    ValueError
+        There is no such file.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"path: there is no {path}; run the notebook that attacks first")
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)

@@ -1,0 +1,1 @@
+"""Tables, figures and the slider that show a result."""
