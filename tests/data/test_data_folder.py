@@ -11,7 +11,7 @@ from PIL import Image
 from tkmia_utils import data
 from tkmia_utils.data.folder import decode, folder
 
-SAMPLES = Path(__file__).parents[2] / "shared" / "samples" / "photos18"
+SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "photos18"
 
 
 def paint(path, colour="red", size=(12, 8)):

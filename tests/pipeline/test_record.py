@@ -38,7 +38,7 @@ def content(folder):
 def root(tmp_path):
     """A git repository with one notebook, and the record of its run committed."""
     root = Root(tmp_path).add("01_a", CELL, SAVE % "seeds", parameters=PARAMETERS)
-    shutil.copy(Path(__file__).parents[1] / ".gitignore", tmp_path)
+    shutil.copy(Path(__file__).parents[2] / ".gitignore", tmp_path)
     assert root.run("--update") == 0
     git(tmp_path, "init")
     git(tmp_path, "add", ".")

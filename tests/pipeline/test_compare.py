@@ -209,6 +209,6 @@ def test_the_command_prints_saves_and_says_what_it_cannot_compare(tmp_path, caps
 
 
 def test_the_committed_record_lies_within_itself():
-    record = Path(__file__).parents[1] / "figures" / "quick"
+    record = Path(__file__).parents[2] / "figures" / "quick"
     found = compare.folders(record, record)
     assert found.notes == () and found.numbers["equal"].all() and len(found.verdicts) == 75

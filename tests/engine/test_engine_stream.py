@@ -197,7 +197,7 @@ print(peak(500), peak(10_000))
 def test_memory_is_flat_over_a_queue_of_ten_thousand_images():
     out = subprocess.run(
         [sys.executable, "-c", QUEUE],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
         # every tensor in pages of its own: what is held counts, not the holes of glibc's heap
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "16384"},
     ).stdout  # fmt: skip

@@ -15,8 +15,8 @@ from tkmia_utils.paper import figures as paper_figures
 from tkmia_utils.report import gallery
 from tkmia_utils.workspace import Workspace
 
-ROOT = Path(__file__).parents[1]
-SECOND = ROOT / "tests" / "data" / "paper_second.csv"
+ROOT = Path(__file__).parents[2]
+SECOND = ROOT / "tests" / "paper" / "paper_second.csv"
 # settings of each results table, as its layout has them: types x ks, or pairs (k, |S|)
 SETTINGS = {
     **{1: 3, 2: 3, 3: 3, 4: 3, 13: 9, 14: 9, 15: 12, 16: 2, 17: 2},

@@ -18,7 +18,7 @@ from tkmia_utils.data.folder import decode
 from tkmia_utils.experiments import protocol
 from tkmia_utils.topk import in_top_k
 
-SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
+SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no real photos at {SAMPLES}")
 
 

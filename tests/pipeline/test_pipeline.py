@@ -472,7 +472,7 @@ def test_a_number_may_be_written_1e_3_in_a_profile(root):
 @pytest.mark.parametrize("path", sorted(plan.PROFILES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_profile_that_ships_fits_the_notebooks(path):
     profile = plan.load_profile(path.stem)
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     resolved = plan.resolve(profile, root)
     notebooks = {notebook.stem for notebook in (root / "notebooks").glob("*.ipynb")}
     assert profile.name == path.stem and set(resolved) == notebooks

@@ -13,7 +13,7 @@ from PIL import Image
 from tkmia_utils import data, workspace
 from tkmia_utils.pipeline import runner
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT.parent / "shared" / "samples"
 SMOKE = ROOT / "tkmia_utils" / "pipeline" / "profiles" / "smoke.yaml"
 
