@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tkmia_utils import exact
-from tkmia_utils.experiments.protocol import MEASURES
+from tkmia_utils.measures import MEASURES
 
 ROOT = Path(__file__).parents[1]
 KINDS = ["default", "avx2", "avx512"]

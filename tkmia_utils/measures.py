@@ -282,3 +282,11 @@ def class_average_precision(scores: torch.Tensor, labels: torch.Tensor) -> torch
     seen = len(scores) - torch.searchsorted(order.flip(-1).contiguous(), order.contiguous())
     precision = found.cumsum(-1).gather(-1, seen - 1) / seen
     return (found * precision).sum(-1) / labels.sum(0)
+
+
+MEASURES = {
+    "TkAcc": topk_accuracy,
+    "P@k": precision_at_k,
+    "AP@k": average_precision_at_k,
+    "NDCG@k": ndcg_at_k,
+}

@@ -18,13 +18,7 @@ from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.selection import Selection, global_selection, random_selection
 from tkmia_utils.files import write_atomically
-
-MEASURES = {
-    "TkAcc": measures.topk_accuracy,
-    "P@k": measures.precision_at_k,
-    "AP@k": measures.average_precision_at_k,
-    "NDCG@k": measures.ndcg_at_k,
-}
+from tkmia_utils.measures import MEASURES
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from tkmia_utils import measures
-from tkmia_utils.experiments import protocol
+from tkmia_utils.measures import MEASURES
 from tkmia_utils.report import figures
 from tkmia_utils.topk import in_top_k
 
@@ -150,7 +150,7 @@ def exchange(
         hits=(_hits(before, relevant, k), _hits(after, relevant, k)),
         measures={
             name: tuple(float(f(logits[None], relevant[None], k)[0]) for logits in (before, after))
-            for name, f in protocol.MEASURES.items()
+            for name, f in MEASURES.items()
         },
         waiting=classes[pair[0]] if pair else "",
         intruder=classes[pair[1]] if pair else "",

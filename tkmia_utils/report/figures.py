@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelSet
-from tkmia_utils.experiments import protocol
 from tkmia_utils.topk import ranks
 
 
@@ -205,7 +205,7 @@ def _changes(clean: torch.Tensor, after: torch.Tensor, lists: tuple) -> str:
     relevant, _, k, _ = lists
     same, sign = clean is after, "" if clean is after else "Δ"
     words = []
-    for name, measure in protocol.MEASURES.items():
+    for name, measure in measures.MEASURES.items():
         value = float(measure(clean[None], relevant[None], k)[0])
         if not same:
             value -= float(measure(after[None], relevant[None], k)[0])
@@ -293,7 +293,7 @@ def measure_changes(rows: pd.DataFrame, scheme: str) -> Figure:
     matplotlib.figure.Figure
     """
     rows = rows[rows["scheme"] == scheme]
-    names = [f"Delta {name}" for name in protocol.MEASURES]
+    names = [f"Delta {name}" for name in measures.MEASURES]
     cells = rows["cell"].unique()
     fig, axes = plt.subplots(
         1, len(names), figsize=(3.1 * len(names), 0.42 * len(cells) + 1.9), sharey=True, sharex=True

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from tkmia_utils.experiments import protocol
+from tkmia_utils.measures import MEASURES
 from tkmia_utils.report import figures
 from tkmia_utils.topk import in_top_k
 from tkmia_utils.validation import check_k, check_mask, check_scores
@@ -105,7 +105,7 @@ def view(steps: Steps, step: int) -> View:
         excluded=tuple(steps.classes[c] for c in out),
         measures={
             name: float(measure(logits[None], steps.relevant[None], steps.k)[0])
-            for name, measure in protocol.MEASURES.items()
+            for name, measure in MEASURES.items()
         },
         l2=l2,
         l2_paper=2 * l2,

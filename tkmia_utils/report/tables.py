@@ -8,10 +8,10 @@ released code (Eq. 13 divides by n, which is the same where everything succeeds)
 import numpy as np
 import pandas as pd
 
-from tkmia_utils.experiments import protocol
+from tkmia_utils import measures
 
 KEYS = ["scheme", "cell", "method"]
-CHANGES = [f"Delta {name}" for name in protocol.MEASURES]
+CHANGES = [f"Delta {name}" for name in measures.MEASURES]
 # column of the table -> column of the rows, and whether failures are left out
 QUANTITIES = {
     "success": ("success", False),
