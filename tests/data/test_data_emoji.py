@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tkmia_utils import data
-from tkmia_utils.data import emoji, sprites, voc
+from tkmia_utils.data import emoji, sprites, summary, voc
 from tkmia_utils.data.base import MultiLabelSet
 
 
@@ -316,9 +316,9 @@ def test_load_refuses_what_the_data_set_cannot_use(name, change, tmp_path):
 
 def test_counts_agree_with_loops():
     labels = torch.rand((50, 4), generator=torch.Generator().manual_seed(0)) < 0.4
-    together = data.co_occurrence(labels)
-    sizes = data.size_histogram(labels)
-    table = data.describe(
+    together = summary.co_occurrence(labels)
+    sizes = summary.size_histogram(labels)
+    table = summary.describe(
         plain(labels=labels, ids=tuple(map(str, range(50))), classes=tuple("abcd"))
     )
     for a in range(4):
@@ -333,7 +333,7 @@ def test_counts_agree_with_loops():
 
 
 def test_counts_refuse_labels_that_are_not_bool():
-    for count in (data.co_occurrence, data.size_histogram):
+    for count in (summary.co_occurrence, summary.size_histogram):
         with pytest.raises(ValueError, match=r"^labels:"):
             count(torch.ones((2, 3)))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tkmia_utils.data.base import MultiLabelSet
-from tkmia_utils.data.voc import assemble, check_choice, one_hot, require
+from tkmia_utils.data.files import assemble, check_choice, one_hot, require
 
 CLASSES: tuple[str, ...] = (
     "person",

@@ -10,20 +10,14 @@ separator between them. Names may be quoted and may have spaces around them::
 
 import csv as csv_module
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import PIL
 import torch
-from PIL import Image, ImageOps
 
 from tkmia_utils.data.base import MultiLabelSet
-from tkmia_utils.hashing import file_hashes, text_hash
-
-NAMED = 5
-"""How many files a message names before it only counts."""
+from tkmia_utils.data.files import NAMED, decode, digester
 
 
 @dataclass(frozen=True)
@@ -139,67 +133,6 @@ def folder(
         size=size,
         digest=digester(kept_paths, decode, size, cache),
     )
-
-
-def digester(
-    paths: Sequence[Path], read: Callable[[Path, int], torch.Tensor], size: int,
-    cache: str | Path | None,
-) -> Callable[[list[int]], list[str]]:  # fmt: skip
-    """For :attr:`MultiLabelSet.digest`: an image is its file's bytes and how they are read.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The images' files.
-    read : callable
-        ``read(path, size)`` gives the pixels.
-    size : int
-        Pixels a side.
-    cache : str or Path, optional
-        Folder for ``file-hashes.json``, which saves reading unchanged files again.
-    """
-    known = None if cache is None else Path(cache) / "file-hashes.json"
-
-    def digest(index: list[int]) -> list[str]:
-        found = file_hashes([paths[i] for i in index], known=known)
-        return [text_hash(sha, read.__name__, size, PIL.__version__) for sha in found]
-
-    return digest
-
-
-def decode(path: str | Path, size: int) -> torch.Tensor:
-    """Read one image file as a square.
-
-    Parameters
-    ----------
-    path : str or Path
-        Any format that Pillow reads, eight bits a channel.
-    size : int
-        Pixels a side.
-
-    Returns
-    -------
-    torch.Tensor
-        uint8 ``(3, size, size)``.
-
-    Raises
-    ------
-    ValueError
-        The file cannot be decoded, or holds more than eight bits a channel; names the file.
-    """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"expected eight bits a channel, got mode {image.mode}")
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image)
-            image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    except Exception as error:  # Pillow's decoders raise a dozen types on broken files
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-    return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
 
 
 def _read(path: Path, separator: str) -> list[_Row]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tkmia_utils.data.base import MultiLabelSet
-from tkmia_utils.data.voc import assemble, check_choice, require
+from tkmia_utils.data.files import assemble, check_choice, require
 
 CLASSES: tuple[str, ...] = tuple(
     "airport animal beach bear birds boats book bridge buildings cars castle cat cityscape clouds "

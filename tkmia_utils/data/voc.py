@@ -1,11 +1,5 @@
-"""PASCAL VOC: its twenty classes, the paper's types over them (Table 6), and its reader.
+"""PASCAL VOC: its twenty classes, the paper's types over them (Table 6), and its reader."""
 
-What the readers of all three benchmarks share (:func:`check_choice`, :func:`require`,
-:func:`assemble`) is here too.
-"""
-
-import warnings
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +9,7 @@ from PIL import Image, ImageOps
 from torchvision.datasets import VOCDetection
 
 from tkmia_utils.data.base import MultiLabelSet
-from tkmia_utils.data.folder import NAMED, decode, digester
+from tkmia_utils.data.files import assemble, check_choice, decode, one_hot, require
 
 CLASSES: tuple[str, ...] = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -135,99 +129,6 @@ def voc(
     )
 
 
-def check_choice(**options: tuple[str, Sequence[str]]) -> None:
-    """Refuse an option that is none of its choices, given as ``name=(value, choices)``.
-
-    Raises
-    ------
-    ValueError
-        Names the option.
-    """
-    for name, (value, choices) in options.items():
-        if value not in choices:
-            wanted = " or ".join(map(repr, choices))
-            raise ValueError(f"{name}: expected {wanted}, got {value!r}")
-
-
-def require(files: Iterable[Path], *, source: str) -> None:
-    """Refuse to go on without some files.
-
-    Raises
-    ------
-    ValueError
-        One message: how many are missing, the first few, and `source`, where they come from.
-    """
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        raise ValueError(f"root: {_listed(missing)}. {source}.")
-
-
-def one_hot(rows: Sequence[Iterable[str]], classes: Sequence[str]) -> torch.Tensor:
-    """Bool ``(N, C)`` from the class names of each of N images, by name."""
-    column = {name: c for c, name in enumerate(classes)}
-    labels = torch.zeros((len(rows), len(classes)), dtype=torch.bool)
-    for i, names in enumerate(rows):
-        labels[i, [column[name] for name in names]] = True
-    return labels
-
-
-def assemble(
-    *,
-    paths: Sequence[Path],
-    labels: torch.Tensor,
-    ids: tuple[str, ...],
-    size: int,
-    on_error: str,
-    preload: bool,
-    source: str,
-    cache: str | Path | None = None,
-    read: Callable[[Path, int], torch.Tensor] = decode,
-    **rest: str | tuple[str, ...],
-) -> MultiLabelSet:
-    """Put a benchmark's lists together, once it is known which photos are there.
-
-    Parameters
-    ----------
-    paths, labels, ids
-        Of the N images listed: their files, bool ``(N, C)``, and ids.
-    size, on_error, preload, cache
-        As in :func:`voc`.
-    source : str
-        Where missing files come from and belong; ends a message.
-    read : callable
-        ``read(path, size)`` gives uint8 ``(3, size, size)``.
-    **rest
-        The other fields of :class:`MultiLabelSet`.
-
-    Raises
-    ------
-    ValueError
-        Photos missing (with ``on_error="skip"``: all of them), or none listed.
-    """
-    check_choice(on_error=(on_error, ("raise", "skip")))
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"size: expected an int >= 1, in pixels, got {size!r}")
-    if not paths:
-        raise ValueError("root: the files there list no image that could be used")
-    kept = [i for i, path in enumerate(paths) if path.is_file()]
-    if len(kept) < len(paths):
-        if on_error == "raise" or not kept:
-            require(paths, source=source)
-        there = set(kept)
-        gone = [path for i, path in enumerate(paths) if i not in there]
-        warnings.warn(f"left out: {_listed(gone)}", stacklevel=3)
-    files = [paths[i] for i in kept]
-    now = torch.stack([read(path, size) for path in files]) if preload else None
-    return MultiLabelSet(
-        labels=labels[kept],
-        ids=tuple(ids[i] for i in kept),
-        load=(lambda i: read(files[i], size)) if now is None else now.__getitem__,
-        size=size,
-        digest=digester(files, read, size, cache),
-        **rest,
-    )
-
-
 def _objects(path: Path, difficult: str) -> set[str]:
     """Names of the classes that one annotation shows."""
     try:
@@ -245,7 +146,7 @@ def _objects(path: Path, difficult: str) -> set[str]:
 
 
 def _decode_centre(path: Path, size: int) -> torch.Tensor:
-    """One photo's central square, as :func:`tkmia_utils.data.folder.decode` gives the whole."""
+    """One photo's central square, as :func:`tkmia_utils.data.files.decode` gives the whole."""
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file).convert("RGB")
@@ -253,9 +154,3 @@ def _decode_centre(path: Path, size: int) -> torch.Tensor:
     except Exception as error:  # Pillow's decoders raise a dozen types on broken files
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
     return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
-
-
-def _listed(files: Sequence[Path]) -> str:
-    """Count missing files and name the first few."""
-    named = ", ".join(map(str, files[:NAMED])) + (" ..." if len(files) > NAMED else "")
-    return f"{len(files)} file{'s' if len(files) > 1 else ''} missing: {named}"

@@ -25,7 +25,12 @@ MODULES = (
     "tkmia_utils.victims.backbones",
 )
 # what reads images, and this module: a victim counts by its weights, not by how it was trained
-ALONE = ("tkmia_utils.experiments.campaign", "tkmia_utils.data.folder", "tkmia_utils.data.voc")
+ALONE = (
+    "tkmia_utils.experiments.campaign",
+    "tkmia_utils.data.files",
+    "tkmia_utils.data.folder",
+    "tkmia_utils.data.voc",
+)
 # methods that have no learning rate and no alpha to search for
 WITHOUT_RATES = ("kfool",)
 
