@@ -131,7 +131,7 @@ def literal(
 
 
 def loop(
-    rounds: int, victim: victims.Victim | None, scenes: data.MultiLabelSet
+    rounds: int, victim: victims.Victim | None, scenes: data.MultiLabelDataset
 ) -> list[dict[str, object]]:
     """Ours against the plain loop, to the same successes, on the embedded scenes."""
     lines = []
@@ -193,7 +193,7 @@ class Counting(nn.Module):
         return self.model(x)
 
 
-def work(victim: victims.Victim, scenes: data.MultiLabelSet) -> list[dict[str, object]]:
+def work(victim: victims.Victim, scenes: data.MultiLabelDataset) -> list[dict[str, object]]:
     """Image-iterations done over those needed, at 1000 images."""
     queue = queued(victim, scenes, 1000)
     counting = Counting(victim.model).eval()
@@ -216,7 +216,7 @@ def work(victim: victims.Victim, scenes: data.MultiLabelSet) -> list[dict[str, o
 
 
 def queued(
-    victim: victims.Victim, scenes: data.MultiLabelSet, n: int, ks: Sequence[int] = (1, 2, 3)
+    victim: victims.Victim, scenes: data.MultiLabelDataset, n: int, ks: Sequence[int] = (1, 2, 3)
 ) -> protocol.Queue:
     """So many rows of scheme S2, repeated if the scenes run out."""
     logits = victims.predict(victim.model, scenes)

@@ -9,7 +9,7 @@ import torch
 
 from tkmia_utils import data
 from tkmia_utils.data import emoji, sprites, summary, voc
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def plain(**change):
         name="x", split="val", classes=("a", "b"), labels=torch.eye(2, dtype=torch.bool),
         ids=("0", "1"), load=lambda i: torch.full((3, 4, 4), i, dtype=torch.uint8), card="", size=4,
     )  # fmt: skip
-    return MultiLabelSet(**{**fields, **change})
+    return MultiLabelDataset(**{**fields, **change})
 
 
 def pixels(scenes):

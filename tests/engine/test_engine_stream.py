@@ -11,7 +11,7 @@ import torch
 from test_engine import net, same, task
 
 from tkmia_utils import attack
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.images import ImageSource, Reader, positions
 
 
@@ -53,7 +53,7 @@ def test_a_source_gives_the_bits_of_the_tensor_it_holds(method):
 def test_a_data_set_is_a_source():
     model, images, labels, specified = world()
     pixels = (images * 255).round().byte()
-    data = MultiLabelSet(
+    data = MultiLabelDataset(
         name="shelf", split="val", classes=tuple("abcdefghij"), labels=labels,
         ids=tuple(map(str, range(11))), load=lambda i: pixels[i], card="noise", size=16,
     )  # fmt: skip

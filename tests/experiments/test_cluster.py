@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import campaign, cluster, protocol
 from tkmia_utils.victims.store import Victim
 
@@ -31,7 +31,7 @@ CALL = dict(method="tkmia", limits=[5, 40], lr=1e-2, slots=4, chunk=6, threads=1
 NODE = dict(num_cpus=1, object_store_memory=80 * 2**20)
 
 
-def tiny_world() -> tuple[Victim, protocol.Queue, MultiLabelSet]:
+def tiny_world() -> tuple[Victim, protocol.Queue, MultiLabelDataset]:
     """A convolutional victim, and a queue of 60 images labelled by its own highest classes."""
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(
@@ -49,7 +49,7 @@ def tiny_world() -> tuple[Victim, protocol.Queue, MultiLabelSet]:
         with unpicklable:
             return pixels[i]
 
-    data = MultiLabelSet(
+    data = MultiLabelDataset(
         name="toy", split="val", classes=tuple("abcdefgh"), labels=labels,
         ids=tuple(f"i{n}" for n in range(80)), load=load, card="toy", size=12,
     )  # fmt: skip

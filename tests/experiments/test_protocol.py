@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tkmia_utils import attack, measures
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import protocol
 from tkmia_utils.report import tables
 
@@ -27,7 +27,7 @@ def world():
     pixels = torch.randint(0, 256, (40, 3, 4, 4), generator=generator, dtype=torch.uint8)
     logits = model(pixels / 255).detach()
     labels = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.topk(5).indices, True)
-    data = MultiLabelSet(
+    data = MultiLabelDataset(
         name="toy", split="val", classes=CLASSES, labels=labels,
         ids=tuple(f"i{n}" for n in range(40)), load=pixels.__getitem__, card="toy", size=4,
     )  # fmt: skip

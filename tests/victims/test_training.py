@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tkmia_utils import victims
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.victims import training
 from tkmia_utils.victims.recipes import RECIPES, Recipe, recipe
 
@@ -21,13 +21,13 @@ CLASSES = ("red", "green", "blue")
 SMALL = Recipe(widths=(8, 8, 8, 8, 8), epochs=3, batch=16)
 
 
-def colours(n: int = 64, seed: int = 0, split: str = "train", size: int = 16) -> MultiLabelSet:
+def colours(n: int = 64, seed: int = 0, split: str = "train", size: int = 16) -> MultiLabelDataset:
     """Noise with a brighter channel for every label: learnt in no time."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.rand(n, 3, generator=generator) < 0.5
     noise = torch.randint(0, 120, (n, 3, size, size), generator=generator)
     pixels = (noise + 100 * labels[:, :, None, None]).to(torch.uint8)
-    return MultiLabelSet(
+    return MultiLabelDataset(
         name="colours", split=split, classes=CLASSES, labels=labels,
         ids=tuple(f"{split}-{i}" for i in range(n)), load=pixels.__getitem__, card="noise",
         size=size,

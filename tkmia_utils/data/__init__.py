@@ -1,4 +1,4 @@
-"""Data sets, one file each, behind one interface: :class:`MultiLabelSet`."""
+"""Data sets, one file each, behind one interface: :class:`MultiLabelDataset`."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from tkmia_utils.data import coco, emoji, nus, voc
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.data.emoji import scenes
 from tkmia_utils.data.folder import folder
 from tkmia_utils.data.summary import co_occurrence, describe, size_histogram
 from tkmia_utils.hashing import text_hash
 
 __all__ = [
-    "MultiLabelSet",
+    "MultiLabelDataset",
     "co_occurrence",
     "describe",
     "fingerprint",
@@ -24,7 +24,7 @@ __all__ = [
     "types_of",
 ]
 
-BENCHMARKS: dict[str, Callable[..., MultiLabelSet]] = {
+BENCHMARKS: dict[str, Callable[..., MultiLabelDataset]] = {
     "voc": voc.voc,
     "coco": coco.coco,
     "nus": nus.nus,
@@ -49,7 +49,7 @@ def load(
     root: str | Path | None = None,
     preload: bool | None = None,
     **options: Any,
-) -> MultiLabelSet:
+) -> MultiLabelDataset:
     """Load a data set by name: the one call that every notebook makes.
 
     Parameters
@@ -77,7 +77,7 @@ def load(
 
     Returns
     -------
-    MultiLabelSet
+    MultiLabelDataset
 
     Raises
     ------
@@ -143,12 +143,12 @@ def fingerprint(dataset: str, split: str, **arguments: Any) -> str:
     return load(dataset, split, **{**arguments, "preload": False}).fingerprint()
 
 
-def types_of(data: MultiLabelSet) -> dict[str, tuple[str, ...]]:
+def types_of(data: MultiLabelDataset) -> dict[str, tuple[str, ...]]:
     """Global sets of scheme S1: the paper's types, cut to the classes the data has.
 
     Parameters
     ----------
-    data : MultiLabelSet
+    data : MultiLabelDataset
         COCO has the types of Table 7, NUS-WIDE those of Table 8, all else VOC's of Table 6.
         Classes are matched by name, spaces and case aside ("dining table" is "diningtable").
 
@@ -174,7 +174,7 @@ def _benchmark(
     csv: str | Path | None,
     classes: Sequence[str] | None,
     options: dict[str, Any],
-) -> MultiLabelSet:
+) -> MultiLabelDataset:
     if csv is not None:
         raise ValueError(f"csv: the data set {dataset!r} reads no CSV, got {str(csv)!r}")
     if root is None:

@@ -10,7 +10,7 @@ from tkmia_utils.hashing import text_hash
 
 
 @dataclass(frozen=True)
-class MultiLabelSet:
+class MultiLabelDataset:
     """A multi-label data set, its pixels behind a function.
 
     Attributes
@@ -102,7 +102,7 @@ class MultiLabelSet:
             out[row] = image
         return out.div_(255)
 
-    def subset(self, index: Sequence[int] | torch.Tensor) -> "MultiLabelSet":
+    def subset(self, index: Sequence[int] | torch.Tensor) -> "MultiLabelDataset":
         """The same data set, cut to some positions and in their order.
 
         Parameters

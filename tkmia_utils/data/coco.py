@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.data.files import assemble, check_choice, one_hot, require
 
 CLASSES: tuple[str, ...] = (
@@ -139,7 +139,7 @@ def coco(
     on_error: str = "raise",
     preload: bool = False,
     cache: str | Path | None = None,
-) -> MultiLabelSet:
+) -> MultiLabelDataset:
     """Read MS COCO in its official layout.
 
     Reads ``annotations/instances_{split}{year}.json`` and, by the file names given there, the
@@ -166,7 +166,7 @@ def coco(
 
     Returns
     -------
-    MultiLabelSet
+    MultiLabelDataset
         Its ids are the photos' file names, in the order of the JSON's image list (the released
         code goes by first annotation instead).
 

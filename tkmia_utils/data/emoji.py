@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from tqdm.auto import tqdm
 
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.data.sprites import SIDE, Sprite, catalogue, versions
 from tkmia_utils.data.voc import CLASSES
 from tkmia_utils.hashing import code_hash, text_hash
@@ -99,7 +99,7 @@ def scenes(
     cache: str | Path = "cache",
     style: SceneStyle | None = None,
     progress: bool = False,
-) -> MultiLabelSet:
+) -> MultiLabelDataset:
     """Compose scenes, or read them from the cache.
 
     Scene i is a function of (seed, split, i) and the style alone; the two splits never share one.
@@ -123,7 +123,7 @@ def scenes(
 
     Returns
     -------
-    MultiLabelSet
+    MultiLabelDataset
 
     Raises
     ------
@@ -151,7 +151,7 @@ def scenes(
 
     arrays = _cached(path, make)
     images = torch.from_numpy(arrays["images"])
-    return MultiLabelSet(
+    return MultiLabelDataset(
         name="emoji", split=split, classes=CLASSES, labels=torch.from_numpy(arrays["labels"]),
         ids=tuple(f"emoji-{split}-{seed}-{i:06d}" for i in range(n)),
         load=images.__getitem__, card=CARD, size=size,

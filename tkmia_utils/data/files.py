@@ -9,7 +9,7 @@ import PIL
 import torch
 from PIL import Image, ImageOps
 
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.hashing import file_hashes, text_hash
 
 NAMED = 5
@@ -20,7 +20,7 @@ def digester(
     paths: Sequence[Path], read: Callable[[Path, int], torch.Tensor], size: int,
     cache: str | Path | None,
 ) -> Callable[[list[int]], list[str]]:  # fmt: skip
-    """For :attr:`MultiLabelSet.digest`: an image is its file's bytes and how they are read.
+    """For :attr:`MultiLabelDataset.digest`: an image is its file's bytes and how they are read.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def assemble(
     cache: str | Path | None = None,
     read: Callable[[Path, int], torch.Tensor] = decode,
     **rest: str | tuple[str, ...],
-) -> MultiLabelSet:
+) -> MultiLabelDataset:
     """Put a benchmark's lists together, once it is known which photos are there.
 
     Parameters
@@ -139,7 +139,7 @@ def assemble(
     read : callable
         ``read(path, size)`` gives uint8 ``(3, size, size)``.
     **rest
-        The other fields of :class:`MultiLabelSet`.
+        The other fields of :class:`MultiLabelDataset`.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def assemble(
         warnings.warn(f"left out: {_listed(gone)}", stacklevel=3)
     files = [paths[i] for i in kept]
     now = torch.stack([read(path, size) for path in files]) if preload else None
-    return MultiLabelSet(
+    return MultiLabelDataset(
         labels=labels[kept],
         ids=tuple(ids[i] for i in kept),
         load=(lambda i: read(files[i], size)) if now is None else now.__getitem__,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.data.files import NAMED, decode, digester
 
 
@@ -40,7 +40,7 @@ def folder(
     on_error: str = "raise",
     preload: bool = True,
     cache: str | Path | None = None,
-) -> MultiLabelSet:
+) -> MultiLabelDataset:
     """Read a folder of photos with a CSV.
 
     The whole image is squashed to a square with antialiasing, turned as its EXIF data says,
@@ -71,7 +71,7 @@ def folder(
 
     Returns
     -------
-    MultiLabelSet
+    MultiLabelDataset
         Its ids are the image names as written in the CSV.
 
     Raises
@@ -121,7 +121,7 @@ def folder(
     for row, i in enumerate(kept):
         labels[row, [column[name] for name in rows[i].labels]] = True
     kept_paths = [paths[i] for i in kept]
-    return MultiLabelSet(
+    return MultiLabelDataset(
         name="folder",
         split=split,
         classes=names,

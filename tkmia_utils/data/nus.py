@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.data.files import assemble, check_choice, require
 
 CLASSES: tuple[str, ...] = tuple(
@@ -55,7 +55,7 @@ def nus(
     on_error: str = "raise",
     preload: bool = False,
     cache: str | Path | None = None,
-) -> MultiLabelSet:
+) -> MultiLabelDataset:
     """Read NUS-WIDE in its official layout; images without any label are left out.
 
     Reads ``ImageList/{Train,Test}Imagelist.txt``, ``Concepts81.txt`` and
@@ -87,7 +87,7 @@ def nus(
 
     Returns
     -------
-    MultiLabelSet
+    MultiLabelDataset
         Its ids are the names in the image lists, with forward slashes.
 
     Raises

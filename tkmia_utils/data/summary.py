@@ -3,11 +3,11 @@
 import pandas as pd
 import torch
 
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.validation import check_mask
 
 
-def describe(data: MultiLabelSet) -> pd.DataFrame:
+def describe(data: MultiLabelDataset) -> pd.DataFrame:
     """Count the labels.
 
     Returns

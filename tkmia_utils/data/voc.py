@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.datasets import VOCDetection
 
-from tkmia_utils.data.base import MultiLabelSet
+from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.data.files import assemble, check_choice, decode, one_hot, require
 
 CLASSES: tuple[str, ...] = tuple(
@@ -53,7 +53,7 @@ def voc(
     preload: bool = False,
     download: bool = False,
     cache: str | Path | None = None,
-) -> MultiLabelSet:
+) -> MultiLabelDataset:
     """Read PASCAL VOC in its official layout.
 
     Reads ``ImageSets/Main/{split}.txt``, ``Annotations/*.xml`` and ``JPEGImages/*.jpg`` under
@@ -86,7 +86,7 @@ def voc(
 
     Returns
     -------
-    MultiLabelSet
+    MultiLabelDataset
         Its ids are VOC's, e.g. ``"2007_000027"``, in the order of the list.
 
     Raises

@@ -9,7 +9,7 @@ import torch
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """Images by position, for instance a :class:`tkmia_utils.data.MultiLabelSet`."""
+    """Images by position, for instance a :class:`tkmia_utils.data.MultiLabelDataset`."""
 
     def __len__(self) -> int:
         """How many images there are."""

@@ -66,7 +66,7 @@ def attack(
         own affair. In evaluation mode; it is neither moved nor changed.
     images : torch.Tensor or ImageSource
         float32 ``(N, 3, H, W)`` in [0, 1]; or anything with ``len()`` and ``.images(index)``, such
-        as a :class:`~tkmia_utils.data.MultiLabelSet`, which is read as slots fall free, on a
+        as a :class:`~tkmia_utils.data.MultiLabelDataset`, which is read as slots fall free, on a
         background thread and at most `slots` images ahead.
     labels : torch.Tensor
         Bool ``(N, C)``: relevant labels Y_p.

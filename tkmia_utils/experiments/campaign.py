@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.protocol import Queue
@@ -86,7 +86,7 @@ class Shard:
 def shards(
     victim: Victim,
     queue: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     *,
     method: str,
     limits: Sequence[int],
@@ -148,7 +148,7 @@ def answers(
     shard: Shard,
     model: torch.nn.Module,
     part: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     *,
     checkpoint: Path | None = None,
     progress: bool = False,
@@ -163,7 +163,7 @@ def answers(
         The victim's.
     part : Queue
         The shard's rows alone.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         Where their images are.
     checkpoint : Path, optional
         Where the engine keeps its state, so that a killed shard goes on from within.
@@ -194,7 +194,7 @@ def do(
     shard: Shard,
     victim: Victim,
     queue: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     *,
     folder: str | Path,
     progress: bool = False,
@@ -221,7 +221,7 @@ def merge(plan: Sequence[Shard], folder: str | Path) -> pd.DataFrame:
 def run(
     victim: Victim,
     queue: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     *,
     method: str,
     folder: str | Path,
@@ -242,7 +242,7 @@ def run(
     ----------
     victim : Victim
         Who is attacked.
-    queue, data : Queue, MultiLabelSet
+    queue, data : Queue, MultiLabelDataset
         Rows of images, and where the images are.
     method : str
         As for :func:`tkmia_utils.attack`.
@@ -310,7 +310,7 @@ def _threads(number: int) -> Iterator[None]:
 def examples(
     victim: Victim,
     queue: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     path: str | Path,
     *,
     method: str,
@@ -341,7 +341,7 @@ def examples(
 def search(
     victim: Victim,
     queue: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     *,
     method: str,
     lrs: Sequence[float],

@@ -32,7 +32,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import campaign
 from tkmia_utils.experiments.campaign import Shard
 from tkmia_utils.experiments.protocol import Queue
@@ -94,7 +94,7 @@ class ShardError(RuntimeError):
 def run(
     victim: Victim,
     queue: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     *,
     method: str,
     folder: str | Path,
@@ -198,7 +198,7 @@ class _Team:
     """Actors that take the shards of a queue, and new ones for those that die."""
 
     def __init__(
-        self, ray: ModuleType, victim: Victim, queue: Queue, data: MultiLabelSet,
+        self, ray: ModuleType, victim: Victim, queue: Queue, data: MultiLabelDataset,
         place: str, needs: dict[str, float],
     ) -> None:  # fmt: skip
         self.ray, self.queue, self.data, self.place, self.needs = ray, queue, data, place, needs
@@ -313,7 +313,7 @@ class _Actor:
     def ready(self) -> None:
         """Answer when the victim is there."""
 
-    def do(self, shard: Shard, part: Queue, data: MultiLabelSet) -> bytes | tuple[str, str]:
+    def do(self, shard: Shard, part: Queue, data: MultiLabelDataset) -> bytes | tuple[str, str]:
         """Give the parquet of a shard, or say what was raised (in text, which always travels)."""
         try:
             file = io.BytesIO()
@@ -323,7 +323,7 @@ class _Actor:
             return _told(error)
 
 
-def _pack(part: Queue, data: MultiLabelSet) -> tuple[Queue, MultiLabelSet]:
+def _pack(part: Queue, data: MultiLabelDataset) -> tuple[Queue, MultiLabelDataset]:
     """Rows, and a data set of just their images, each read once and held as uint8."""
     index, rows = torch.unique(part.index, return_inverse=True)
     pixels = []

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from tkmia_utils import measures
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.selection import Selection, global_selection, random_selection
@@ -89,7 +89,7 @@ def study(types: Sequence[str], ks: Sequence[int], pairs: Sequence[Sequence[int]
 
 def choose(
     cell: Cell,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     clean_logits: torch.Tensor,
     types: Mapping[str, Sequence[str]],
     *,
@@ -102,7 +102,7 @@ def choose(
     ----------
     cell : Cell
         The setting.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         N images.
     clean_logits : torch.Tensor
         ``(N, C)``, of the victim on the clean images.
@@ -169,7 +169,7 @@ class Queue:
 
 def line_up(
     cells: Sequence[Cell],
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     clean_logits: torch.Tensor,
     types: Mapping[str, Sequence[str]],
     *,
@@ -219,7 +219,7 @@ def line_up(
     return Queue(tuple(owners), rows, data.labels[rows], chosen, k, delta)
 
 
-def frame(queue: Queue, result: AttackResult, data: MultiLabelSet, method: str) -> pd.DataFrame:
+def frame(queue: Queue, result: AttackResult, data: MultiLabelDataset, method: str) -> pd.DataFrame:
     """Tabulate an attack: one row an image, with every measure before and after.
 
     Parameters
@@ -228,7 +228,7 @@ def frame(queue: Queue, result: AttackResult, data: MultiLabelSet, method: str) 
         What was attacked.
     result : AttackResult
         What came out, in the same order.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         For the image ids.
     method : str
         Name for the column.
@@ -275,7 +275,7 @@ def frame(queue: Queue, result: AttackResult, data: MultiLabelSet, method: str) 
 def run(
     model: torch.nn.Module,
     queue: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     *,
     method: str = "tkmia",
     **settings: object,
@@ -288,7 +288,7 @@ def run(
         The victim.
     queue : Queue
         From :func:`line_up`.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         Where the images are.
     method : str
         As for :func:`tkmia_utils.attack`, which takes the `settings`.
@@ -331,7 +331,7 @@ def typical(rows: pd.DataFrame) -> list[int]:
 
 
 def save_examples(
-    path: str | Path, queue: Queue, result: AttackResult, data: MultiLabelSet
+    path: str | Path, queue: Queue, result: AttackResult, data: MultiLabelDataset
 ) -> None:
     """Keep the images of an attack, for figures: one npz, written atomically.
 
@@ -341,7 +341,7 @@ def save_examples(
         The file.
     queue, result : Queue, AttackResult
         What was attacked, and what came out.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         For the image ids.
     """
     arrays = {

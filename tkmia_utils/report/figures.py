@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tkmia_utils import measures
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.topk import ranks
 
 
@@ -158,7 +158,9 @@ def comparison(
     return fig
 
 
-def example(kept: Mapping[str, Mapping[str, np.ndarray]], cell: str, data: MultiLabelSet) -> Figure:
+def example(
+    kept: Mapping[str, Mapping[str, np.ndarray]], cell: str, data: MultiLabelDataset
+) -> Figure:
     """Draw :func:`comparison` for the saved image of one cell.
 
     Parameters
@@ -168,7 +170,7 @@ def example(kept: Mapping[str, Mapping[str, np.ndarray]], cell: str, data: Multi
         image is shown.
     cell : str
         Name of a cell.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         Where the clean image is.
 
     Returns

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import campaign, protocol
 from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.report.figures import kinds_legend, show_image, show_list
@@ -111,7 +111,7 @@ def rates(parameters: Mapping[str, object], grid: pd.DataFrame | None, method: s
 def attack_again(
     victim: Victim,
     queue: Queue,
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     chosen: pd.DataFrame,
     folder: str | Path,
     *,
@@ -126,7 +126,7 @@ def attack_again(
         Who was attacked.
     queue : Queue
         All rows, as they were attacked; their order is that of the saved results.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         Where the images are.
     chosen : pandas.DataFrame
         From :func:`median_rows`.
@@ -164,7 +164,7 @@ def attack_again(
 def gallery(
     chosen: pd.DataFrame,
     kept: Mapping[str, Mapping[str, np.ndarray]],
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     *,
     total: Mapping[str, int],
     depth: int = 6,
@@ -175,7 +175,7 @@ def gallery(
     ----------
     chosen, kept : pandas.DataFrame, mapping
         From :func:`median_rows` and :func:`attack_again`.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         Where the clean images are.
     total : mapping of str to int
         How many rows each method has.
@@ -216,7 +216,7 @@ def _panel(
     block: np.ndarray,
     row: pd.Series,
     arrays: Mapping[str, np.ndarray],
-    data: MultiLabelSet,
+    data: MultiLabelDataset,
     depth: int,
     name: str,
 ) -> None:

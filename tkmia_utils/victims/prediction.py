@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.measures import average_precision_at_k, class_average_precision
 from tkmia_utils.victims.backbones import head
 
@@ -27,7 +27,7 @@ def unit(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
 class _Pixels(Dataset):
     """A data set's images as uint8, for workers."""
 
-    def __init__(self, data: MultiLabelSet) -> None:
+    def __init__(self, data: MultiLabelDataset) -> None:
         self.data = data
 
     def __len__(self) -> int:
@@ -38,13 +38,13 @@ class _Pixels(Dataset):
 
 
 def batches(
-    data: MultiLabelSet, indices: list[list[int]], *, workers: int = 0
+    data: MultiLabelDataset, indices: list[list[int]], *, workers: int = 0
 ) -> Iterator[torch.Tensor]:
     """Read batches of images, ahead of time where there are workers.
 
     Parameters
     ----------
-    data : MultiLabelSet
+    data : MultiLabelDataset
         The images.
     indices : list of list of int
         Positions, batch by batch.
@@ -76,7 +76,7 @@ def pick_device(device: str) -> torch.device:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, data: MultiLabelSet, *, batch: int = 64, workers: int = 0
+    model: nn.Module, data: MultiLabelDataset, *, batch: int = 64, workers: int = 0
 ) -> torch.Tensor:
     """Logits of every image of a data set, the clean pass.
 
@@ -84,7 +84,7 @@ def predict(
     ----------
     model : torch.nn.Module
         A victim, in evaluation mode.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         N images.
     batch : int
         Images at once.
@@ -103,7 +103,7 @@ def predict(
 
 
 def features(
-    model: nn.Module, data: MultiLabelSet, *, batch: int = 64, workers: int = 0
+    model: nn.Module, data: MultiLabelDataset, *, batch: int = 64, workers: int = 0
 ) -> torch.Tensor:
     """What the last linear layer of a classifier sees of every image.
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.files import sweep
 from tkmia_utils.hashing import file_hash, text_hash
 from tkmia_utils.victims.backbones import build, fused, small_net
@@ -64,8 +64,8 @@ class Victim:
 
 def train(
     recipe: Recipe,
-    data: MultiLabelSet,
-    held_out: MultiLabelSet,
+    data: MultiLabelDataset,
+    held_out: MultiLabelDataset,
     *,
     device: str = "auto",
     report: Callable[[dict[str, float]], None] | None = None,
@@ -102,7 +102,7 @@ def train(
     return Victim(model.eval(), history, fingerprint(recipe, data), data.classes)
 
 
-def fingerprint(recipe: Recipe, data: MultiLabelSet) -> str:
+def fingerprint(recipe: Recipe, data: MultiLabelDataset) -> str:
     """Hash of all that decides a victim: the recipe, the labels, and the images."""
     told = asdict(recipe)
     if recipe.weights == "download":  # once here, they are the same
@@ -117,8 +117,8 @@ def fingerprint(recipe: Recipe, data: MultiLabelSet) -> str:
 
 def load_or_train(
     recipe: Recipe,
-    data: MultiLabelSet,
-    held_out: MultiLabelSet,
+    data: MultiLabelDataset,
+    held_out: MultiLabelDataset,
     *,
     cache: str | Path,
     device: str = "auto",

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from tkmia_utils.data import MultiLabelSet
+from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.victims.backbones import build, head
 from tkmia_utils.victims.prediction import batches, evaluate, features, pick_device, predict, unit
 from tkmia_utils.victims.recipes import Recipe
@@ -30,8 +30,8 @@ History = list[dict[str, float]]
 
 def fit(
     recipe: Recipe,
-    data: MultiLabelSet,
-    held_out: MultiLabelSet,
+    data: MultiLabelDataset,
+    held_out: MultiLabelDataset,
     *,
     device: str = "auto",
     report: Callable[[dict[str, float]], None] | None = None,
@@ -47,7 +47,7 @@ def fit(
     ----------
     recipe : Recipe
         What, and how.
-    data, held_out : MultiLabelSet
+    data, held_out : MultiLabelDataset
         The training set, and the images the epochs are judged on.
     device : str
         See :func:`pick_device`. Under ``torchrun`` every process takes its own GPU.
@@ -134,14 +134,14 @@ def fit(
     return run.kept(), run.history
 
 
-def measured_step(recipe: Recipe, data: MultiLabelSet, *, device: torch.device) -> float:
+def measured_step(recipe: Recipe, data: MultiLabelDataset, *, device: torch.device) -> float:
     """Seconds that one training step takes here, for planning: the second of two.
 
     Parameters
     ----------
     recipe : Recipe
         Its batch is the one that is timed.
-    data : MultiLabelSet
+    data : MultiLabelDataset
         Any images of the right size and classes.
     device : torch.device
         Where.
@@ -263,7 +263,7 @@ class _Training:
             self.average.update_parameters(self.model)
         self.step += 1
 
-    def judge(self, epoch: int, loss: float, held_out: MultiLabelSet, workers: int) -> None:
+    def judge(self, epoch: int, loss: float, held_out: MultiLabelDataset, workers: int) -> None:
         """Add an entry to the history; every process predicts its share."""
         logits = _together(self.kept(), held_out, self.team, workers)
         self.history.append({"epoch": epoch, "loss": loss, **evaluate(logits, held_out.labels)})
@@ -351,7 +351,7 @@ def _loss(name: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     return lambda logits, y: summed(logits, y) / y.numel()
 
 
-def _together(model: nn.Module, data: MultiLabelSet, team: _Team, workers: int) -> torch.Tensor:
+def _together(model: nn.Module, data: MultiLabelDataset, team: _Team, workers: int) -> torch.Tensor:
     """Logits of a whole set, each process doing its share."""
     if team.size == 1:
         return predict(model, data, workers=workers)
@@ -363,7 +363,7 @@ def _together(model: nn.Module, data: MultiLabelSet, team: _Team, workers: int) 
     return torch.cat([part for part in parts if part is not None])
 
 
-def _fit_head(recipe: Recipe, model: nn.Module, data: MultiLabelSet, workers: int) -> float:
+def _fit_head(recipe: Recipe, model: nn.Module, data: MultiLabelDataset, workers: int) -> float:
     """Train the last layer alone on features computed once; return its last epoch's loss."""
     last = head(model.eval())
     x, y = features(model, data, workers=workers), data.labels.float()
