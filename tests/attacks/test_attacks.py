@@ -7,7 +7,7 @@ from test_engine import linear_victim, net, same, task
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from tkmia_utils import attack, losses
-from tkmia_utils.attacks import METHODS, Point, Rows, build
+from tkmia_utils.attacks import ATTACKS, AttackSpec, Iterate, build
 from tkmia_utils.attacks.base import PixelDescent
 
 LR, ALPHA, STEPS = 3e-2, 1e-2, 20
@@ -319,7 +319,7 @@ def rows_for(labels, specified, k, lr):
     n = len(labels)
     full = torch.full((n,), k)
     one = torch.ones(n)
-    return Rows(labels, specified, full, full, full, lr * one, 0 * one, 0 * one, most=k)
+    return AttackSpec(labels, specified, full, full, full, lr * one, 0 * one, 0 * one, k_max=k)
 
 
 def test_learned_lambdas_stay_in_their_interval():
@@ -331,10 +331,10 @@ def test_learned_lambdas_stay_in_their_interval():
         x = method.image(images, state).detach().requires_grad_()
         logits = model(x)
 
-        def pull(v, *, keep=False, logits=logits, x=x):
+        def vjp(v, *, keep=False, logits=logits, x=x):
             return torch.autograd.grad(logits, x, v, retain_graph=keep)[0]
 
-        state = method.step(Point(images, logits.detach(), logits.detach(), pull, rows), state)
+        state = method.step(Iterate(images, logits.detach(), logits.detach(), vjp, rows), state)
         seen.append(torch.stack([state["lam1"], state["lam2"]]))
     seen = torch.stack(seen)
     assert seen.min() >= 0 and seen.max() <= 1 and seen.unique().numel() > 4
@@ -346,11 +346,11 @@ def test_gmla_leaves_the_other_labels_loss_alone_to_first_order():
     logits = model(x)
     clean = logits.detach() + torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
 
-    def pull(v, *, keep=False):
+    def vjp(v, *, keep=False):
         return torch.autograd.grad(logits, x, v, retain_graph=True)[0]
 
     rows = rows_for(labels, specified, 3, lr=1.0)
-    direction = build("gmla").loss_gradient(Point(images, logits.detach(), clean, pull, rows), {})
+    direction = build("gmla").loss_gradient(Iterate(images, logits.detach(), clean, vjp, rows), {})
     others = bce(logits, (clean > 0).float(), reduction="none")[~specified].sum()
     (gradient,) = torch.autograd.grad(others, x, retain_graph=True)
     for a, b in zip(direction.flatten(1), gradient.flatten(1), strict=True):
@@ -360,7 +360,7 @@ def test_gmla_leaves_the_other_labels_loss_alone_to_first_order():
     assert (direction.flatten(1).norm(dim=1) > 0).all()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ATTACKS)
 def test_options_a_method_does_not_have_are_refused_by_name(name):
     with pytest.raises(ValueError, match=r"^stepsize: "):
         build(name, stepsize=1.0)
@@ -398,7 +398,7 @@ def test_a_method_of_your_own_runs_in_the_same_engine():
     assert attack(model, images, labels, specified, 2, method=Lower(), lr=1e-2).success.all()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ATTACKS)
 def test_one_call_drives_every_method_on_logits(name):
     model, images, labels, specified = world(3)
     call = dict(method=name, lr=0.02, max_iter=5, slots=3)

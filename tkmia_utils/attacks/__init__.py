@@ -7,14 +7,14 @@ they take one step. The engine owns slots, success, limits and results.
 import inspect
 from collections.abc import Callable
 
-from tkmia_utils.attacks.base import Method, Point, Pull, Rows, State
+from tkmia_utils.attacks.base import VJP, Attack, AttackSpec, Iterate, State
 from tkmia_utils.attacks.gmla import GMLA
 from tkmia_utils.attacks.kfool import KFool
 from tkmia_utils.attacks.ml_cw_u import MLCWU
 from tkmia_utils.attacks.tkmia_variants import tkmia
 from tkmia_utils.attacks.tkml_ap_u import TkMLAPU
 
-METHODS: dict[str, Callable[..., Method]] = {
+ATTACKS: dict[str, Callable[..., Attack]] = {
     "tkmia": tkmia,
     "tkml_ap_u": TkMLAPU,
     "ml_cw_u": MLCWU,
@@ -22,16 +22,16 @@ METHODS: dict[str, Callable[..., Method]] = {
     "gmla": GMLA,
 }
 
-__all__ = ["METHODS", "Method", "Point", "Pull", "Rows", "State", "build"]
+__all__ = ["ATTACKS", "VJP", "Attack", "AttackSpec", "Iterate", "State", "build"]
 
 
-def build(method: str | Method, *, scores: str | None = None, **options: object) -> Method:
+def build(method: str | Attack, *, scores: str | None = None, **options: object) -> Attack:
     """Make a method from its name and options; a ready-made method is passed through.
 
     Parameters
     ----------
-    method : str or Method
-        A key of :data:`METHODS`, or an object with the interface of :class:`Method`.
+    method : str or Attack
+        A key of :data:`ATTACKS`, or an object with the interface of :class:`Attack`.
     scores : {"logits", "sigmoid"}, optional
         What the method's loss is taken of; None is the method's own choice. A method that only
         knows logits accepts "logits" and refuses the rest.
@@ -40,7 +40,7 @@ def build(method: str | Method, *, scores: str | None = None, **options: object)
 
     Returns
     -------
-    Method
+    Attack
 
     Raises
     ------
@@ -49,14 +49,14 @@ def build(method: str | Method, *, scores: str | None = None, **options: object)
     """
     if not isinstance(method, str):
         if not callable(getattr(method, "step", None)):
-            raise ValueError(f"method: expected a name or a Method, got {method!r}")
+            raise ValueError(f"method: expected a name or an Attack, got {method!r}")
         options |= {} if scores is None else {"scores": scores}
         if options:
             raise ValueError(f"method: a ready-made method takes no options, got {sorted(options)}")
         return method
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
-    accepted = inspect.signature(METHODS[method]).parameters
+    if method not in ATTACKS:
+        raise ValueError(f"method: expected one of {sorted(ATTACKS)}, got {method!r}")
+    accepted = inspect.signature(ATTACKS[method]).parameters
     if scores not in (None, "logits") and "scores" not in accepted:
         raise ValueError(f"scores: method {method!r} knows logits alone, got {scores!r}")
     if scores is not None and "scores" in accepted:
@@ -64,4 +64,4 @@ def build(method: str | Method, *, scores: str | None = None, **options: object)
     unknown = sorted(set(options) - set(accepted))
     if unknown:
         raise ValueError(f"{unknown[0]}: method {method!r} takes {sorted(accepted)}, not this")
-    return METHODS[method](**options)
+    return ATTACKS[method](**options)

@@ -9,12 +9,12 @@ from tkmia_utils.exact import sigmoid
 
 State = dict[str, torch.Tensor]
 
-PIXEL = (
+PIXEL_SCALE = (
     0.5  # the paper's [-1, 1] pixels are twice as wide as ours: one of its units is half of ours
 )
 
 
-class Pull(Protocol):
+class VJP(Protocol):
     """Vector-Jacobian product of the model: ``(B, C) -> (B, 3, H, W)``, in [0, 1] pixels."""
 
     def __call__(self, v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
@@ -23,18 +23,18 @@ class Pull(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class AttackSpec:
     """The images in the engine's B slots, all tensors on the device.
 
     Attributes
     ----------
     labels, specified : torch.Tensor
         Bool ``(B, C)``: Y_p and S.
-    k, delta, limit : torch.Tensor
+    k, delta, max_iter : torch.Tensor
         int64 ``(B,)``: the k of the top k, how many of S must be excluded, most iterations.
     lr, alpha, momentum : torch.Tensor
         float32 ``(B,)``, in the paper's [-1, 1] pixel coordinates.
-    most : int
+    k_max : int
         The largest k of the whole queue, so that shapes can stay constant.
     """
 
@@ -42,15 +42,15 @@ class Rows:
     specified: torch.Tensor
     k: torch.Tensor
     delta: torch.Tensor
-    limit: torch.Tensor
+    max_iter: torch.Tensor
     lr: torch.Tensor
     alpha: torch.Tensor
     momentum: torch.Tensor
-    most: int
+    k_max: int
 
 
 @dataclass(frozen=True)
-class Point:
+class Iterate:
     """Where the attack stands in one iteration.
 
     Attributes
@@ -59,20 +59,20 @@ class Point:
         Clean images ``(B, 3, H, W)`` in [0, 1].
     logits, clean_logits : torch.Tensor
         ``(B, C)``, of the adversarial images and of the clean ones.
-    pull : Pull
+    pull : VJP
         Vector-Jacobian product at the adversarial images.
-    rows : Rows
+    rows : AttackSpec
         Labels and settings.
     """
 
     images: torch.Tensor
     logits: torch.Tensor
     clean_logits: torch.Tensor
-    pull: Pull
-    rows: Rows
+    vjp: VJP
+    rows: AttackSpec
 
 
-class Method(Protocol):
+class Attack(Protocol):
     """One attack, as the engine sees it.
 
     The state is a dictionary of tensors with a leading slot axis. It holds everything the attack
@@ -92,7 +92,7 @@ class Method(Protocol):
         """L2 norm the method reports, ``(B,)``, in the paper's [-1, 1] pixels."""
         ...
 
-    def step(self, point: Point, state: State) -> State:
+    def step(self, point: Iterate, state: State) -> State:
         """State after one iteration; `point` belongs to :meth:`image` of `state`.
 
         What :meth:`image` and :meth:`norm` read must be new tensors, since who has finished keeps
@@ -143,28 +143,31 @@ class PixelDescent:
 
     def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
         """Distance of the adversarial image from the clean one."""
-        return (adversarial - images).flatten(1).norm(dim=1) / PIXEL
+        return (adversarial - images).flatten(1).norm(dim=1) / PIXEL_SCALE
 
-    def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
+    def score_gradient(self, scores: torch.Tensor, rows: AttackSpec, state: State) -> torch.Tensor:
         """Gradient of the attack's loss with respect to the scores, ``(B, C)``."""
         raise NotImplementedError
 
-    def loss_gradient(self, point: Point, state: State) -> torch.Tensor:
+    def loss_gradient(self, point: Iterate, state: State) -> torch.Tensor:
         """Gradient of the attack's loss with respect to the [0, 1] pixels."""
         if self.scores == "logits":
-            return point.pull(self.score_gradient(point.logits, point.rows, state))
+            return point.vjp(self.score_gradient(point.logits, point.rows, state))
         scores = sigmoid(point.logits)
         gradient = self.score_gradient(scores, point.rows, state)
-        return point.pull(gradient * scores * (1 - scores))
+        return point.vjp(gradient * scores * (1 - scores))
 
-    def step(self, point: Point, state: State) -> State:
+    def step(self, point: Iterate, state: State) -> State:
         """One step of SGD with momentum and weight decay alpha, then back into the box."""
         gradient, rows = self.loss_gradient(point, state), point.rows
         old, spare = state["adversarial"], state["spare"]
-        away = torch.sub(old, point.images, out=spare)  # PIXEL eps
-        velocity = descend(state["velocity"], gradient, away, rows, unit=PIXEL)
-        # a step lr in eps is PIXEL times that in pixels, where a gradient is PIXEL times as steep
-        new = torch.addcmul(old, column(-(PIXEL**2) * rows.lr), velocity, out=spare).clamp_(0, 1)
+        away = torch.sub(old, point.images, out=spare)  # PIXEL_SCALE eps
+        velocity = descend(state["velocity"], gradient, away, rows, unit=PIXEL_SCALE)
+        # a step lr in eps is PIXEL_SCALE times that in pixels, where a gradient is PIXEL_SCALE
+        # times as steep
+        new = torch.addcmul(old, column(-(PIXEL_SCALE**2) * rows.lr), velocity, out=spare).clamp_(
+            0, 1
+        )
         return {"adversarial": new, "spare": old, "velocity": velocity}
 
 
@@ -172,7 +175,7 @@ def descend(
     velocity: torch.Tensor,
     gradient: torch.Tensor,
     variable: torch.Tensor,
-    rows: Rows,
+    rows: AttackSpec,
     *,
     unit: float = 1.0,
 ) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import torch
 
-from tkmia_utils.attacks.base import PixelDescent, Point, State, column
+from tkmia_utils.attacks.base import Iterate, PixelDescent, State, column
 from tkmia_utils.exact import sigmoid
 
 
@@ -20,12 +20,12 @@ class GMLA(PixelDescent):
     def __init__(self) -> None:
         super().__init__()
 
-    def loss_gradient(self, point: Point, state: State) -> torch.Tensor:
+    def loss_gradient(self, point: Iterate, state: State) -> torch.Tensor:
         """Target gradient minus its part along the other labels' gradient."""
         specified, probability = point.rows.specified, sigmoid(point.logits)
         kept = (point.clean_logits > 0).to(probability.dtype)
-        target = point.pull(torch.where(specified, probability, 0.0), keep=True)
-        others = point.pull(torch.where(specified, 0.0, probability - kept))
+        target = point.vjp(torch.where(specified, probability, 0.0), keep=True)
+        others = point.vjp(torch.where(specified, 0.0, probability - kept))
         overlap = (target * others).flatten(1).sum(1)
         size = others.flatten(1).square().sum(1).clamp_min(torch.finfo(others.dtype).tiny)
         return target - column(overlap / size) * others

@@ -2,7 +2,7 @@
 
 import torch
 
-from tkmia_utils.attacks.base import PIXEL, PixelDescent, Point, State, column
+from tkmia_utils.attacks.base import PIXEL_SCALE, Iterate, PixelDescent, State, column
 
 
 class KFool(PixelDescent):
@@ -36,7 +36,7 @@ class KFool(PixelDescent):
         """Start from eps = 0."""
         return {"adversarial": images.clone()}
 
-    def step(self, point: Point, state: State) -> State:
+    def step(self, point: Iterate, state: State) -> State:
         """Step over the k+1 boundaries at once."""
         images, logits, rows = point.images, point.logits, point.rows
         classes = logits.shape[-1]
@@ -46,10 +46,12 @@ class KFool(PixelDescent):
         normals, distances = torch.zeros_like(images), torch.zeros_like(rows.lr)
         counted = torch.zeros_like(rows.lr)
         # every row goes through as many labels as the largest k asks for; the rest weigh nothing
-        for place in range(rows.most + 1):
+        for place in range(rows.k_max + 1):
             label = order[:, place]
             counts = ((place <= rows.k) & (label != star)).to(logits.dtype)
-            w = PIXEL * point.pull(_one_hot(label, classes) - from_star, keep=place < rows.most)
+            w = PIXEL_SCALE * point.vjp(
+                _one_hot(label, classes) - from_star, keep=place < rows.k_max
+            )
             length = w.flatten(1).norm(dim=1).clamp_min(torch.finfo(w.dtype).tiny)
             gap = (logits.gather(1, label[:, None]) - logits.gather(1, star[:, None])).abs()
             normals = normals + column(counts / length) * w
@@ -58,7 +60,7 @@ class KFool(PixelDescent):
         if self.class_sum == "mean":
             distances = distances / counted.clamp_min(1)
         length = normals.flatten(1).norm(dim=1).clamp_min(torch.finfo(normals.dtype).tiny)
-        step = column(PIXEL * (1 + self.overshoot) * distances / length)
+        step = column(PIXEL_SCALE * (1 + self.overshoot) * distances / length)
         return {"adversarial": torch.addcmul(state["adversarial"], step, normals).clamp_(0, 1)}
 
 

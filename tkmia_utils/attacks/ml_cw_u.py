@@ -3,7 +3,7 @@
 import torch
 
 from tkmia_utils import losses
-from tkmia_utils.attacks.base import PixelDescent, Rows, State
+from tkmia_utils.attacks.base import AttackSpec, PixelDescent, State
 
 
 class MLCWU(PixelDescent):
@@ -28,6 +28,6 @@ class MLCWU(PixelDescent):
             raise ValueError(f"form: expected 'untargeted' or 'printed', got {form!r}")
         self.form = form
 
-    def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
+    def score_gradient(self, scores: torch.Tensor, rows: AttackSpec, state: State) -> torch.Tensor:
         """See :func:`tkmia_utils.losses.ml_cw_u_gradient`."""
         return losses.ml_cw_u_gradient(scores, rows.labels, form=self.form)

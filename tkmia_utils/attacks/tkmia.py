@@ -3,7 +3,7 @@
 import torch
 
 from tkmia_utils import losses
-from tkmia_utils.attacks.base import PixelDescent, Rows, State
+from tkmia_utils.attacks.base import AttackSpec, PixelDescent, State
 
 
 class TkMIA(PixelDescent):
@@ -19,6 +19,6 @@ class TkMIA(PixelDescent):
         vanishes and the attack stalls, so logits are the default.
     """
 
-    def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
+    def score_gradient(self, scores: torch.Tensor, rows: AttackSpec, state: State) -> torch.Tensor:
         """See :func:`tkmia_utils.losses.tkmia_gradient`."""
         return losses.tkmia_gradient(scores, rows.labels, rows.specified, rows.k)

@@ -3,7 +3,14 @@
 import torch
 
 from tkmia_utils import losses
-from tkmia_utils.attacks.base import Point, Rows, State, check_scores_option, column, descend
+from tkmia_utils.attacks.base import (
+    AttackSpec,
+    Iterate,
+    State,
+    check_scores_option,
+    column,
+    descend,
+)
 from tkmia_utils.attacks.tkmia import TkMIA
 from tkmia_utils.exact import row_by_row, sigmoid
 
@@ -30,12 +37,12 @@ class PaperTkMIA(TkMIA):
         zero = images.new_zeros(len(images))
         return {**super().begin(images), "lam1": zero, "lam2": zero.clone()}
 
-    def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
+    def score_gradient(self, scores: torch.Tensor, rows: AttackSpec, state: State) -> torch.Tensor:
         """See :func:`tkmia_utils.losses.tkmia_eq6_gradients`."""
         sets = (rows.labels, rows.specified, rows.k)
         return losses.tkmia_eq6_gradients(scores, *sets, state["lam1"], state["lam2"])[0]
 
-    def step(self, point: Point, state: State) -> State:
+    def step(self, point: Iterate, state: State) -> State:
         """Algorithm 1, lines 3 to 5: all three gradients first, then all three updates."""
         moved = super().step(point, state)
         rows, scores = point.rows, point.logits
@@ -73,7 +80,7 @@ class ReleasedTkMIA(TkMIA):
         """||m||, which the released code calls the perturbation."""
         return state["m"].flatten(1).norm(dim=1)
 
-    def step(self, point: Point, state: State) -> State:
+    def step(self, point: Iterate, state: State) -> State:
         """One step of SGD on m; the tanh keeps the image in its box."""
         paler = row_by_row(torch.tanh, 2 * point.images - 1 + state["m"])
         slope = (1 - paler.square()) / 2

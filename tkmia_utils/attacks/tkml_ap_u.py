@@ -3,7 +3,7 @@
 import torch
 
 from tkmia_utils import losses
-from tkmia_utils.attacks.base import PixelDescent, Rows, State
+from tkmia_utils.attacks.base import AttackSpec, PixelDescent, State
 
 
 class TkMLAPU(PixelDescent):
@@ -19,6 +19,6 @@ class TkMLAPU(PixelDescent):
         What f is.
     """
 
-    def score_gradient(self, scores: torch.Tensor, rows: Rows, state: State) -> torch.Tensor:
+    def score_gradient(self, scores: torch.Tensor, rows: AttackSpec, state: State) -> torch.Tensor:
         """See :func:`tkmia_utils.losses.tkml_ap_u_gradient`."""
         return losses.tkml_ap_u_gradient(scores, rows.labels, rows.k)

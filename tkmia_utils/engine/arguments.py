@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from tkmia_utils.attacks import Rows
+from tkmia_utils.attacks import AttackSpec
 from tkmia_utils.validation import K, check_k, check_mask, check_scores
 
 
@@ -15,7 +15,7 @@ def enqueue(
     specified: torch.Tensor,
     k: K,
     **settings: float | torch.Tensor | None,
-) -> Rows:
+) -> AttackSpec:
     """Lay the arguments of an attack out as rows on the CPU, one setting an image.
 
     Parameters
@@ -28,7 +28,7 @@ def enqueue(
 
     Returns
     -------
-    Rows
+    AttackSpec
 
     Raises
     ------
@@ -79,9 +79,9 @@ def enqueue(
             wanted = {"lr": "> 0", "alpha": ">= 0", "momentum": "in [0, 1)"}[name]
             raise ValueError(f"{name}: expected a number {wanted}, got {float(value[~inside][0])}")
     k = torch.as_tensor(k).expand(n).clone()
-    return Rows(
+    return AttackSpec(
         labels, specified, k, whole["delta"], whole["max_iter"],
-        real["lr"], real["alpha"], real["momentum"], most=int(k.max()),
+        real["lr"], real["alpha"], real["momentum"], k_max=int(k.max()),
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def _setting(name: str, value: object, n: int, dtype: torch.dtype) -> torch.Tens
     return torch.full((n,), value, dtype=dtype)
 
 
-def known_logits(clean_logits: torch.Tensor | None, queue: Rows) -> torch.Tensor | None:
+def known_logits(clean_logits: torch.Tensor | None, queue: AttackSpec) -> torch.Tensor | None:
     """Clean logits that were given, float32 on the CPU.
 
     Raises

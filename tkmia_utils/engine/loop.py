@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from tkmia_utils.attacks import Method, Rows, build
+from tkmia_utils.attacks import Attack, AttackSpec, build
 from tkmia_utils.engine.arguments import check_options, enqueue, known_logits
 from tkmia_utils.engine.checkpoint import Checkpoint, described
 from tkmia_utils.engine.forward import PRECISIONS, Forward, arithmetic
@@ -34,7 +34,7 @@ def attack(
     specified: torch.Tensor,
     k: K,
     *,
-    method: str | Method = "tkmia",
+    method: str | Attack = "tkmia",
     max_iter: int | torch.Tensor = 300,
     lr: float | torch.Tensor = 1e-3,
     alpha: float | torch.Tensor = 1e-4,
@@ -74,7 +74,7 @@ def attack(
         Bool ``(N, C)``: S, a non-empty part of Y_p that leaves at least one other relevant label.
     k : int or torch.Tensor
         1 <= k <= C - 1; like the following arguments one for all, or a tensor with one an image.
-    method : str or Method
+    method : str or Attack
         "tkmia", "tkml_ap_u", "ml_cw_u", "kfool" or "gmla" (:mod:`tkmia_utils.attacks`).
     max_iter : int or torch.Tensor
         Most steps; no schedule depends on it.
@@ -167,7 +167,7 @@ def attack(
     forward = Forward(model, classes, device=place, precision=precision, compile=compile)
     with Reader(images, at, ahead=size) as reader, arithmetic(precision, place):
         kept = reader.first.shape[1:] if keep_images else None
-        steps = int(queue.limit.max()) if record else None
+        steps = int(queue.max_iter.max()) if record else None
         ledger = Ledger(n, classes, image=kept, snapshots=snapshots, steps=steps)
         room = Slots(
             forward, chosen, queue, reader, ledger, size=size, device=place, snapshots=snapshots,
@@ -212,7 +212,7 @@ def _resume(files: Checkpoint, room: Slots, ledger: Ledger) -> int:
     return int(state["step"])
 
 
-def _told(reader: Reader, queue: Rows, **arguments: object) -> dict[str, str]:
+def _told(reader: Reader, queue: AttackSpec, **arguments: object) -> dict[str, str]:
     """Every argument that decides a result, in short; `checkpoint` says which."""
     images = reader.images
     if not isinstance(images, torch.Tensor):
@@ -221,7 +221,6 @@ def _told(reader: Reader, queue: Rows, **arguments: object) -> dict[str, str]:
         hashes = text_hash(images.digests(reader.at)) if hasattr(images, "digests") else ""
         images = f"{kind} {len(images)} {first} {hashes}"
     told = {**values(queue), "images": images, "index": reader.at, **arguments}
-    told["max_iter"] = told.pop("limit")
     return {name: described(value) for name, value in told.items()} | {"torch": torch.__version__}
 
 

@@ -133,7 +133,7 @@ class AttackResult:
 
 
 def note_name(name: str, limit: int) -> str:
-    """What a ledger calls a field of the snapshot at `limit`."""
+    """What a ledger calls a field of the snapshot at `max_iter`."""
     return f"{name} at {limit}"
 
 

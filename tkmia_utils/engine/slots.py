@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import torch
 
-from tkmia_utils.attacks import Method, Point, Rows
+from tkmia_utils.attacks import Attack, AttackSpec, Iterate
 from tkmia_utils.engine.forward import Forward
 from tkmia_utils.engine.images import Reader
 from tkmia_utils.engine.result import (
@@ -31,9 +31,9 @@ class Slots:
     ----------
     forward : Forward
         The victim.
-    method : Method
+    method : Attack
         The attack.
-    queue : Rows
+    queue : AttackSpec
         N rows, on the CPU.
     reader : Reader
         Their images.
@@ -59,8 +59,8 @@ class Slots:
     def __init__(
         self,
         forward: Forward,
-        method: Method,
-        queue: Rows,
+        method: Attack,
+        queue: AttackSpec,
         reader: Reader,
         ledger: Ledger,
         *,
@@ -99,10 +99,10 @@ class Slots:
         scores = logits.detach().float()
         self._judge(x.detach(), scores)
 
-        def pull(v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
+        def vjp(v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
             return torch.autograd.grad(logits, x, v.to(logits.dtype), retain_graph=keep)[0]
 
-        point = Point(self.clean, scores, self.clean_logits, pull, self.rows)
+        point = Iterate(self.clean, scores, self.clean_logits, vjp, self.rows)
         self._move(self.method.step(point, self.state))
         self.age += 1
         self.work += self.occupied
@@ -129,7 +129,7 @@ class Slots:
         """Success of Eq. (2) c1, relaxed to delta of S; then the limit."""
         rows = self.rows
         excluded = (rows.specified & ~in_top_k(scores, rows.k)).sum(-1)
-        verdict = torch.where(self.iteration >= rows.limit, LIMIT, RUNNING)
+        verdict = torch.where(self.iteration >= rows.max_iter, LIMIT, RUNNING)
         verdict = torch.where(excluded >= rows.delta, SUCCESS, verdict)
         return torch.where(scores.isfinite().all(-1), verdict, BAD_LOGITS)
 
@@ -291,14 +291,16 @@ class Slots:
         }
 
 
-def values(rows: Rows) -> dict[str, torch.Tensor]:
+def values(rows: AttackSpec) -> dict[str, torch.Tensor]:
     """Every field of `rows` that has one entry a row, by name."""
-    return {f.name: getattr(rows, f.name) for f in fields(rows) if f.name != "most"}
+    return {f.name: getattr(rows, f.name) for f in fields(rows) if f.name != "k_max"}
 
 
-def take(rows: Rows, index: torch.Tensor, device: torch.device) -> Rows:
+def take(rows: AttackSpec, index: torch.Tensor, device: torch.device) -> AttackSpec:
     """Some of the rows, on the device."""
-    return Rows(*(value[index].to(device) for value in values(rows).values()), most=rows.most)
+    return AttackSpec(
+        *(value[index].to(device) for value in values(rows).values()), k_max=rows.k_max
+    )
 
 
 def where_rows(rows: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
