@@ -79,7 +79,7 @@ def floor(module: str) -> int:
     name = module.removeprefix("tkmia_utils.")
     while name:
         found = [
-            i for i, rooms in enumerate(FLOORS) for r in rooms if f"{r}.".startswith(f"{name}.")
+            i for i, modules in enumerate(FLOORS) for r in modules if f"{r}.".startswith(f"{name}.")
         ]
         if found:
             return max(found)

@@ -130,7 +130,7 @@ def test_a_source_goes_on_where_it_was_and_must_hold_the_same_images(tmp_path):
     for i in (5, calls // 2):
         cut_at(model, i, lambda: attack(model, source, *sets, 3, **call))
     state = load_file(tmp_path / "state")
-    at_work = int(state["who"].max())
+    at_work = int(state["queue_index"].max())
     changed = images.clone()
     changed[at_work] = 1 - changed[at_work]
     with pytest.raises(ValueError, match=r"^checkpoint: .*images"):
@@ -144,7 +144,7 @@ def test_the_rows_already_finished_are_written_once(tmp_path):
     _, calls = whole_and_calls((model, *data), max_iter=4)
     cut_at(model, calls, lambda: attack(model, *data, 3, **call))
     parts = sorted(tmp_path.glob("state.part*"))
-    rows = [load_file(part)["who"] for part in parts]
+    rows = [load_file(part)["queue_index"] for part in parts]
     assert len(parts) > 2 and len(torch.cat(rows)) == len(torch.cat(rows).unique())
     assert load_file(tmp_path / "state")["clean"].shape == (3, 3, 16, 16)
 

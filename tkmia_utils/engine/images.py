@@ -108,7 +108,7 @@ class Reader:
         self.shape = self.first.shape[1:]
         # room for good: what lies ready for long leaves holes in the heap when it goes
         ready = 0 if isinstance(images, torch.Tensor) else self._chunk
-        self._rooms = [torch.empty(ready, *self.shape) for _ in range(2)]
+        self._buffers = [torch.empty(ready, *self.shape) for _ in range(2)]
 
     def __enter__(self) -> Self:
         return self
@@ -162,8 +162,8 @@ class Reader:
         self._asked += len(at)
         if not len(at):
             return None
-        self._rooms.reverse()  # the other one was taken to its end
-        return self._thread.submit(self._read_into, self._rooms[0][: len(at)], at)
+        self._buffers.reverse()  # the other one was taken to its end
+        return self._thread.submit(self._read_into, self._buffers[0][: len(at)], at)
 
-    def _read_into(self, room: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        return room.copy_(self.read(at))
+    def _read_into(self, buffer: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        return buffer.copy_(self.read(at))

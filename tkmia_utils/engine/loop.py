@@ -169,50 +169,50 @@ def attack(
         kept = reader.first.shape[1:] if keep_images else None
         steps = int(queue.max_iter.max()) if record else None
         ledger = Ledger(n, classes, image=kept, snapshots=snapshots, steps=steps)
-        room = Slots(
+        working = Slots(
             forward, chosen, queue, reader, ledger, size=size, device=place, snapshots=snapshots,
             clean_logits=given, channels_last=channels_last,
         )  # fmt: skip
-        forward.prepare(room.clean)
+        forward.prepare(working.clean)
         files, step = None, 0
         if checkpoint is not None:
-            told = _told(
+            told = _fingerprint(
                 reader, queue, model=model, method=chosen, slots=size, device=place,
                 clean_logits=given, snapshots=list(snapshots), precision=precision, **ways,
             )  # fmt: skip
             files = Checkpoint(checkpoint, told)
-            step = _resume(files, room, ledger)
+            step = _resume(files, working, ledger)
         if not step:
-            room.fill(torch.arange(size))
-        with _progress(room, n, quiet=not progress) as show:
-            while room.occupied:
-                room.iterate()
+            working.fill(torch.arange(size))
+        with _progress(working, n, quiet=not progress) as show:
+            while working.occupied:
+                working.iterate()
                 step += 1
                 if step % check_every == 0:
-                    show(room.exchange())
-                if files and room.occupied and step % checkpoint_every == 0:
-                    files.save({"step": torch.tensor(step), **room.tensors()}, ledger.news())
+                    show(working.exchange())
+                if files and working.occupied and step % checkpoint_every == 0:
+                    files.save({"step": torch.tensor(step), **working.tensors()}, ledger.drain())
     if files:
         files.remove()
     return ledger.result()
 
 
-def _resume(files: Checkpoint, room: Slots, ledger: Ledger) -> int:
+def _resume(files: Checkpoint, working: Slots, ledger: Ledger) -> int:
     """Put slots and ledger where the files say, and return the iteration; 0 without files."""
     saved = files.load()
     if saved is None:
         return 0
     state, parts = saved
-    room.restore(state)
-    if sum(len(part["who"]) for part in parts) != room.finished:
+    working.restore(state)
+    if sum(len(part["queue_index"]) for part in parts) != working.finished:
         raise ValueError(f"checkpoint: {files.path} and its parts do not belong together")
     for part in parts:
-        ledger.enter(part["who"], part)
-    ledger.news()  # they are on the disk already
+        ledger.enter(part["queue_index"], part)
+    ledger.drain()  # they are on the disk already
     return int(state["step"])
 
 
-def _told(reader: Reader, queue: AttackSpec, **arguments: object) -> dict[str, str]:
+def _fingerprint(reader: Reader, queue: AttackSpec, **arguments: object) -> dict[str, str]:
     """Every argument that decides a result, in short; `checkpoint` says which."""
     images = reader.images
     if not isinstance(images, torch.Tensor):
@@ -225,12 +225,12 @@ def _told(reader: Reader, queue: AttackSpec, **arguments: object) -> dict[str, s
 
 
 @contextmanager
-def _progress(room: Slots, n: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+def _progress(working: Slots, n: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A bar over the images of the queue; yields what is told how many have just left."""
     quiet = quiet or bool(os.environ.get("CI"))
-    begun, before = time.perf_counter(), room.work
+    begun, before = time.perf_counter(), working.work
     bar = tqdm(
-        total=n, initial=room.finished, disable=quiet, unit="image", leave=False,
+        total=n, initial=working.finished, disable=quiet, unit="image", leave=False,
         mininterval=0.5, miniters=0,
     )  # fmt: skip
     with bar:
@@ -238,8 +238,8 @@ def _progress(room: Slots, n: int, *, quiet: bool) -> Iterator[Callable[[int], N
         def show(left: int) -> None:
             if quiet:
                 return
-            rate = (room.work - before) / (time.perf_counter() - begun)
-            won = room.successes / max(room.finished, 1)
+            rate = (working.work - before) / (time.perf_counter() - begun)
+            won = working.successes / max(working.finished, 1)
             text = f"success={won:.0%}, {rate:.0f} image-iterations/s"
             bar.set_postfix_str(text, refresh=False)
             bar.update(left)

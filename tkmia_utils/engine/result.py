@@ -196,18 +196,23 @@ class Ledger:
             self.trace = Trace(torch.full(many, torch.nan), torch.full(one, torch.nan))
         self._entered: list[torch.Tensor] = []
 
-    def enter(self, who: torch.Tensor, rows: dict[str, torch.Tensor]) -> None:
-        """Write rows `who`, int64 ``(n,)``; the values may be on any device."""
+    def enter(self, queue_index: torch.Tensor, rows: dict[str, torch.Tensor]) -> None:
+        """Write rows `queue_index`, int64 ``(n,)``; the values may be on any device."""
         for name, column in self.columns.items():
-            column[who] = rows[name].to(column.device, column.dtype)
-        self._entered.append(who)
+            column[queue_index] = rows[name].to(column.device, column.dtype)
+        self._entered.append(queue_index)
 
-    def news(self) -> dict[str, torch.Tensor]:
-        """Rows entered since this was last asked, with their numbers as ``who``; or nothing."""
+    def drain(self) -> dict[str, torch.Tensor]:
+        """Rows entered since this was last asked, with their numbers as ``queue_index``; or
+        nothing.
+        """
         if not self._entered:
             return {}
-        who, self._entered = torch.cat(self._entered), []
-        return {"who": who, **{name: column[who] for name, column in self.columns.items()}}
+        queue_index, self._entered = torch.cat(self._entered), []
+        return {
+            "queue_index": queue_index,
+            **{name: column[queue_index] for name, column in self.columns.items()},
+        }
 
     def result(self) -> AttackResult:
         """Everything, in the order of the queue."""

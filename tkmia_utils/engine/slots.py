@@ -76,7 +76,7 @@ class Slots:
         self.occupied = self.finished = self.successes = self.work = 0
         classes = queue.labels.shape[1]
         # every slot starts with the first image, dead, until the queue fills it
-        self.who = torch.full((size,), -1, dtype=torch.int64)
+        self.queue_index = torch.full((size,), -1, dtype=torch.int64)
         self.age = torch.zeros(size, dtype=torch.int64)  # iterations since then, on the host
         first = reader.first.to(device).expand(size, -1, -1, -1)
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -90,7 +90,7 @@ class Slots:
         self.notes = {
             name: note.to(device) for name, note in blank_notes(size, classes, snapshots).items()
         }
-        self.news = True  # may a slot have something to hand in?
+        self.needs_exchange = True  # may a slot have something to hand in?
 
     def iterate(self) -> None:
         """One forward pass, one verdict, one backward pass and one step, for all slots."""
@@ -154,7 +154,7 @@ class Slots:
         for limit in noted:
             looked = looked | (running & (self.iteration == limit))
         looks, stopped = torch.stack([looked, self.status != RUNNING]).cpu()  # the one transfer
-        self.news |= bool(looks.any()) or bool((stopped & (self.who >= 0)).any())
+        self.needs_exchange |= bool(looks.any()) or bool((stopped & (self.queue_index >= 0)).any())
         if not looks.any():
             return verdict, scores
         seen = where_rows(looked, self.forward.eager(x), scores)
@@ -176,11 +176,11 @@ class Slots:
 
     def exchange(self) -> int:
         """Move finished images out and waiting ones in; return how many left."""
-        if not self.news:
+        if not self.needs_exchange:
             return 0
         status = self.status.cpu()
-        self.news = self.forward.exact  # in any other arithmetic the next look tells
-        slots = ((status != RUNNING) & (self.who >= 0)).nonzero().flatten()
+        self.needs_exchange = self.forward.exact  # in any other arithmetic the next look tells
+        slots = ((status != RUNNING) & (self.queue_index >= 0)).nonzero().flatten()
         if not len(slots):
             return 0
         adversarial = self.method.image(self.clean, self.state)
@@ -200,11 +200,11 @@ class Slots:
         }
         at = slots.to(self.device)
         columns = self.ledger.columns
-        self.ledger.enter(self.who[slots], {name: results[name][at] for name in columns})
+        self.ledger.enter(self.queue_index[slots], {name: results[name][at] for name in columns})
         self.finished += len(slots)
         self.successes += int((status[slots] == SUCCESS).sum())
         self.occupied -= len(slots)
-        self.who[slots] = -1
+        self.queue_index[slots] = -1
         self.fill(slots)
         return len(slots)
 
@@ -214,12 +214,12 @@ class Slots:
         slots = slots[: len(self.reader) - start]
         if not len(slots):
             return
-        who = torch.arange(start, start + len(slots))
-        self.who[slots] = who
+        queue_index = torch.arange(start, start + len(slots))
+        self.queue_index[slots] = queue_index
         self.age[slots] = 0
         at = slots.to(self.device)
         self.clean[at] = self.reader.take(len(slots)).to(self.device)
-        entering = values(take(self.queue, who, self.device))
+        entering = values(take(self.queue, queue_index, self.device))
         for name, column in values(self.rows).items():
             column[at] = entering[name]
         begun = self.method.begin(self.clean[at])
@@ -228,20 +228,20 @@ class Slots:
         for key, old in self.state.items():
             old.index_copy_(0, at, begun[key])
         if self.given is not None:
-            self.clean_logits[at] = self.given[who].to(self.device)
+            self.clean_logits[at] = self.given[queue_index].to(self.device)
         for note in self.notes.values():
             note[at] = torch.nan if note.is_floating_point() else False
         self.status[at] = RUNNING
         self.iteration[at] = 0
         self.occupied += len(slots)
-        self.news = True
+        self.needs_exchange = True
 
     def _record(self, x: torch.Tensor, seen: torch.Tensor, running: torch.Tensor) -> None:
-        slots = (running.cpu() & (self.who >= 0)).nonzero().flatten()
-        who, at = self.who[slots], slots.to(self.device)
+        slots = (running.cpu() & (self.queue_index >= 0)).nonzero().flatten()
+        queue_index, at = self.queue_index[slots], slots.to(self.device)
         when, trace = self.iteration[at].cpu(), self.ledger.trace
-        trace.logits[who, when] = seen[at].cpu()
-        trace.l2[who, when] = (x - self.clean)[at].flatten(1).norm(dim=1).cpu()
+        trace.logits[queue_index, when] = seen[at].cpu()
+        trace.l2[queue_index, when] = (x - self.clean)[at].flatten(1).norm(dim=1).cpu()
 
     def _note(self, limit: int, x: torch.Tensor, seen: torch.Tensor, there: torch.Tensor) -> None:
         values = {
@@ -268,8 +268,8 @@ class Slots:
         ValueError
             The source holds other images than it did.
         """
-        at_work = saved["who"] >= 0
-        images = self.reader.read(self.reader.at[saved["who"][at_work]])
+        at_work = saved["queue_index"] >= 0
+        images = self.reader.read(self.reader.at[saved["queue_index"][at_work]])
         if not torch.equal(images, saved["clean"][at_work]):
             raise ValueError("checkpoint: the images of the source have changed since")
         for name, part in self._parts().items():
@@ -280,10 +280,10 @@ class Slots:
         }
         start, self.occupied, self.finished, self.successes, self.work = saved["counts"].tolist()
         self.reader.go_to(start)
-        self.news = True
+        self.needs_exchange = True
 
     def _parts(self) -> dict[str, torch.Tensor]:
-        names = ("who", "age", "clean", "status", "iteration", "logits", "clean_logits")
+        names = ("queue_index", "age", "clean", "status", "iteration", "logits", "clean_logits")
         return {
             **{name: getattr(self, name) for name in names},
             **{f"rows {name}": value for name, value in values(self.rows).items()},

@@ -202,7 +202,7 @@ class _Team:
         place: str, needs: dict[str, float],
     ) -> None:  # fmt: skip
         self.ray, self.queue, self.data, self.place, self.needs = ray, queue, data, place, needs
-        if not self.room():
+        if not self.capacity():
             raise ValueError(
                 f"num_cpus, num_gpus: no node of the cluster has {needs['num_cpus']:g} CPUs and "
                 f"{needs['num_gpus']:g} GPUs for an actor; ask for less, or for fewer threads"
@@ -216,7 +216,7 @@ class _Team:
         self.jobs: dict[object, tuple[object, Shard | None]] = {}
         self.died: Counter[str | None] = Counter()
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many actors the living nodes hold."""
         asked = [(kind, self.needs[f"num_{kind.lower()}s"]) for kind in ("CPU", "GPU")]
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
@@ -228,10 +228,10 @@ class _Team:
         """Yield every shard with its parquet's bytes or its failure, as they come."""
         waiting = deque(todo)
         try:
-            for _ in range(min(len(waiting), most or self.room())):
+            for _ in range(min(len(waiting), most or self.capacity())):
                 self._hire()
             while waiting or any(shard for _, shard in self.jobs.values()):
-                actor, shard, answer = self._news()
+                actor, shard, answer = self._drain()
                 found = []
                 if isinstance(answer, Exception):  # lost with its actor
                     times = self.died[shard.id] if shard else 0
@@ -274,12 +274,12 @@ class _Team:
         actor = self.actor.remote(self.stamp, [self.model], self.place)
         self.jobs[actor.ready.remote()] = (actor, None)
 
-    def _news(self) -> tuple[object, Shard | None, bytes | tuple[str, str] | Exception | None]:
+    def _drain(self) -> tuple[object, Shard | None, bytes | tuple[str, str] | Exception | None]:
         """Wait for an actor: itself, its shard, and what it says or why it is lost."""
         ray, found = self.ray, []
         while not found:
             found, _ = ray.wait(list(self.jobs), timeout=PATIENCE)
-            if not found and not self.room():
+            if not found and not self.capacity():
                 raise RuntimeError("the cluster has no node left that holds an actor")
         actor, shard = self.jobs.pop(found[0])
         try:

@@ -72,11 +72,11 @@ class Run:
         self.keys: dict[str, str] = {}
         data = data_hashes(self.parameters, self.root)
         for step in profile.steps:
-            said = [source_hash(self.root, step.notebook), self.parameters[step.notebook]]
-            said += [{name: self.versions[name] for name in ("python", "torch", "numpy")}]
-            said += [[self.keys[need] for need in step.needs], data[step.notebook]]
-            said += [files_hashes(step.reads, self.root, name=f"{step.notebook}: reads")]
-            self.keys[step.notebook] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+            hash_inputs = [source_hash(self.root, step.notebook), self.parameters[step.notebook]]
+            hash_inputs += [{name: self.versions[name] for name in ("python", "torch", "numpy")}]
+            hash_inputs += [[self.keys[need] for need in step.needs], data[step.notebook]]
+            hash_inputs += [files_hashes(step.reads, self.root, name=f"{step.notebook}: reads")]
+            self.keys[step.notebook] = hashlib.sha256(json.dumps(hash_inputs).encode()).hexdigest()
 
     def chosen(self, only: Iterable[str] = ()) -> list[Step]:
         """The steps named in `only` and all they need, in order; every step when it is empty."""
