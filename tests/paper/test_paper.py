@@ -232,11 +232,11 @@ def test_what_real_lists_give_is_possible_and_what_they_cannot_is_not(k):
     changes = np.stack(
         [(points[clean] - points[rng.integers(len(points), size=40)]).mean(0) for _ in range(3)]
     )
-    assert polytope.gap(np.round(changes, 4), k) == 0
+    assert polytope.violation(np.round(changes, 4), k) == 0
     changes[1, 3] += 0.9 if k == 1 else 0.5
-    assert polytope.gap(np.round(changes, 4), k) > 0.01
+    assert polytope.violation(np.round(changes, 4), k) > 0.01
     changes[1, 3] = np.nan
-    assert polytope.gap(np.round(changes, 4), k) == 0
+    assert polytope.violation(np.round(changes, 4), k) == 0
 
 
 def planted(results: pd.DataFrame, table: int, cell: str, value: float) -> pd.DataFrame:
@@ -292,7 +292,7 @@ def test_rows_that_changed_places_are_strangers(results):
         results.loc[other, "value"].to_numpy(),
         results.loc[one, "value"].to_numpy(),
     )
-    found = set(audit.strangers(later)["cell"]) - set(audit.strangers(results)["cell"])
+    found = set(audit.swapped_rows(later)["cell"]) - set(audit.swapped_rows(results)["cell"])
     assert {"k=3, |S|=2, kFool", "k=3, |S|=3, kFool"} == found
 
 
@@ -370,7 +370,7 @@ def test_the_errata_known_before_are_found_by_the_checks_themselves(failures):
 
 def test_likely_readings_pass_the_checks_that_the_printed_ones_fail():
     rotated = np.array([[0.0909, 0.0909, 0.1666, 0.1493]])
-    assert polytope.gap(rotated, 3) == 0 and audit.fits([0.0909, 1.4545], 11).all()
+    assert polytope.violation(rotated, 3) == 0 and audit.fits([0.0909, 1.4545], 11).all()
     assert audit.fits([0.3450, 2.0710], 1000).all() and audit.fits([0.4514, 2.0145], 206).all()
     assert audit.fits(0.1087, 206 * 5) and not audit.fits(0.1087, 21 * 10)
 
@@ -405,18 +405,18 @@ def test_the_readme_counts_what_there_is(results, samples, errata):
 
 
 def test_every_claim_gets_a_verdict_that_follows_the_numbers(results, errata):
-    verdicts = claims.claims(results, errata)
+    verdicts = claims.check_claims(results, errata)
     assert set(verdicts["verdict"]) <= {claims.HOLDS, claims.PARTLY, claims.FAILS}
     assert (verdicts["audited"] != "").all()
     worse = results["method"].eq("TkMIA") & results["measure"].ne("delta_l")
     bad = results.assign(value=results["value"].mask(worse, results["value"].abs() * 50 + 50))
-    turned = claims.claims(bad, errata).set_index("claim")["verdict"]
+    turned = claims.check_claims(bad, errata).set_index("claim")["verdict"]
     assert turned["superiority of our proposed method"] == claims.FAILS
     assert turned["our method completely outperforms the other comparison methods"] == claims.FAILS
 
 
 def test_the_audit_sets_aside_only_what_a_check_throws_out(results, errata):
-    sound = claims.sound(results, errata)
+    sound = claims.drop_unsound(results, errata)
     gone = results["value"].notna() & sound["value"].isna()
     names = set(results[gone].apply(paper.cell, axis=1).str.rsplit(", ", n=1).str[0])
     assert "k=10, |S|=2, TkMIA" in names and "Vehicles, k=1, kFool" not in names
@@ -447,7 +447,7 @@ def saved(dataset: str = "emoji", n: int = 60) -> pd.DataFrame:
 
 
 def test_a_ratio_is_that_of_the_means_over_the_right_rows():
-    rows = comparison.ours(saved())
+    rows = comparison.with_paper_names(saved())
     rows = rows[(rows["max_iter"] == 100) & (rows["scheme"] == "S1")]
     for quantity, column, won in (("APer", "l2_paper", True), ("mAP@k", "Delta AP@k", False)):
         kept = rows[rows["success"]] if won else rows
@@ -458,7 +458,7 @@ def test_a_ratio_is_that_of_the_means_over_the_right_rows():
 
 
 def test_an_interval_does_not_shrink_when_an_image_stands_twice():
-    rows = comparison.ours(saved())
+    rows = comparison.with_paper_names(saved())
     rows = rows[(rows["max_iter"] == 100) & (rows["scheme"] == "S1")]
     once = comparison.ratio(rows, "P@k", "kFool", resamples=300)
     twice = comparison.ratio(pd.concat([rows, rows]), "P@k", "kFool", resamples=300)
@@ -500,7 +500,7 @@ def test_absolute_values_stand_side_by_side_on_the_papers_data_alone(results):
 def test_results_without_tkmia_are_refused():
     rows = saved()
     with pytest.raises(ValueError, match="tkmia"):
-        comparison.ours(rows[rows["method"] != "tkmia"])
+        comparison.with_paper_names(rows[rows["method"] != "tkmia"])
 
 
 # --- figures and gallery ---------------------------------------------------------------------

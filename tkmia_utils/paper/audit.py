@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from tkmia_utils.paper.polytope import CUT, ROUNDED, SLACK, gap
+from tkmia_utils.paper.polytope import CUT, ROUNDED, SLACK, violation
 from tkmia_utils.paper.tables import CHANGES, MEASURES, METHODS, SETTING, cell, wide
 
 COLUMNS = ["table", "cell", "printed", "why"]
@@ -100,7 +100,7 @@ def sample_sizes(results: pd.DataFrame, samples: pd.DataFrame, *, around: int = 
     return _failures(lines).assign(likely=likely)
 
 
-def orphans(results: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+def unmatched_settings(results: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
     """Settings of S2 for which a table prints numbers but none prints n, and the other way round.
 
     Returns
@@ -133,8 +133,11 @@ def orphans(results: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
     return _failures(lines).assign(likely=pd.array(likely, dtype="Int64"))
 
 
-def settled(results: pd.DataFrame, samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Put the likely sizes of :func:`sample_sizes` and :func:`orphans` in the place of n.
+def with_corrected_n(
+    results: pd.DataFrame, samples: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Put the likely sizes of :func:`sample_sizes` and :func:`unmatched_settings` in the place of
+    n.
 
     Returns
     -------
@@ -143,7 +146,11 @@ def settled(results: pd.DataFrame, samples: pd.DataFrame) -> tuple[pd.DataFrame,
     fixed = sample_sizes(results, samples).set_index("cell")["likely"]
     names = samples.apply(cell, axis=1)
     samples = samples.assign(n=names.map(fixed).astype("Int64").fillna(samples["n"]))
-    lost = orphans(results, samples).dropna(subset="likely").set_index(["table", "cell"])["likely"]
+    lost = (
+        unmatched_settings(results, samples)
+        .dropna(subset="likely")
+        .set_index(["table", "cell"])["likely"]
+    )
     rows = results[SETTING].apply(cell, axis=1)
     n = rows.map(fixed)
     for (table, name), size in lost.items():
@@ -157,7 +164,7 @@ def counts(results: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     results : pandas.DataFrame
-        With the sizes that are to be believed; see :func:`settled`.
+        With the sizes that are to be believed; see :func:`with_corrected_n`.
 
     Returns
     -------
@@ -211,7 +218,7 @@ def rounding(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def set_sizes(samples: pd.DataFrame) -> pd.DataFrame:
-    """Mean |S| that is no whole number over n; `samples` as :func:`settled` gives them."""
+    """Mean |S| that is no whole number over n; `samples` as :func:`with_corrected_n` gives them."""
     bad = samples[~fits(samples["s"].values, samples["n"].values.astype(float))]
     return _failures(
         [
@@ -265,15 +272,17 @@ def lists(results: pd.DataFrame, *, precision: str = "P@i") -> pd.DataFrame:
     rows = wide(results).dropna(subset=list(CHANGES), how="all")
     for (*_, k, _), part in rows.groupby(GROUP, sort=False, dropna=False):
         values = part[list(CHANGES)].to_numpy(dtype=float)
-        alone = [gap(line[None], k, precision=precision) for line in values]
+        alone = [violation(line[None], k, precision=precision) for line in values]
         for (_, row), error in zip(part.iterrows(), alone, strict=True):
             if error > 10 * SLACK:
                 why = f"no lists have these four changes: one is off by at least {error:.4f}"
                 lines.append((row, _printed(row), why))
         keep = [i for i, error in enumerate(alone) if error <= 10 * SLACK]
-        error = gap(values[keep], k, precision=precision) if len(keep) > 1 else 0.0
+        error = violation(values[keep], k, precision=precision) if len(keep) > 1 else 0.0
         while error > 10 * SLACK:
-            rest = [gap(values[[i for i in keep if i != j]], k, precision=precision) for j in keep]
+            rest = [
+                violation(values[[i for i in keep if i != j]], k, precision=precision) for j in keep
+            ]
             row = part.iloc[keep[int(np.argmin(rest))]]
             why = f"no clean lists serve this row and the others: off by at least {error:.4f}"
             lines.append((row, _printed(row), why))
@@ -293,7 +302,7 @@ def repeats(results: pd.DataFrame, *, least: int = 50) -> pd.DataFrame:
     return _failures(lines)
 
 
-def strangers(results: pd.DataFrame, *, close: float = 0.02, times: float = 4) -> pd.DataFrame:
+def swapped_rows(results: pd.DataFrame, *, close: float = 0.02, times: float = 4) -> pd.DataFrame:
     """Rows at a larger limit that resemble another setting's row at the smaller one, not their own.
 
     Distance is the largest difference of the four changes. Reported is a row within `close` of
@@ -326,7 +335,7 @@ def strangers(results: pd.DataFrame, *, close: float = 0.02, times: float = 4) -
     return _failures(lines)
 
 
-def falling(results: pd.DataFrame) -> pd.DataFrame:
+def decreasing_with_limit(results: pd.DataFrame) -> pd.DataFrame:
     """Delta l or APer that is smaller at the larger limit, and rows that move though all was done.
 
     With one learning rate and one alpha an image that succeeded is never touched again, so the
@@ -355,15 +364,15 @@ def falling(results: pd.DataFrame) -> pd.DataFrame:
 
 CHECKS: dict[str, Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]] = {
     "sample_sizes": sample_sizes,
-    "orphans": orphans,
+    "orphans": unmatched_settings,
     "ranges": ranges,
     "equal_at_one": lambda results, samples: equal_at_one(results),
-    "counts": lambda results, samples: counts(settled(results, samples)[0]),
-    "set_sizes": lambda results, samples: set_sizes(settled(results, samples)[1]),
+    "counts": lambda results, samples: counts(with_corrected_n(results, samples)[0]),
+    "set_sizes": lambda results, samples: set_sizes(with_corrected_n(results, samples)[1]),
     "lists": lambda results, samples: lists(results),
     "repeats": lambda results, samples: repeats(results),
-    "strangers": lambda results, samples: strangers(results),
-    "falling": lambda results, samples: falling(results),
+    "strangers": lambda results, samples: swapped_rows(results),
+    "falling": lambda results, samples: decreasing_with_limit(results),
 }
 """Every check by name, as a function of results and samples."""
 DOUBTFUL = ("repeats", "strangers", "falling")

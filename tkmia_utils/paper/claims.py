@@ -14,7 +14,7 @@ FIRST_SCHEME, SECOND_SCHEME = (1, 2, 13, 14, 15), (3, 4, *range(16, 24))
 HOLDS, PARTLY, FAILS = "holds", "in part", "does not hold"
 
 
-def sound(results: pd.DataFrame, errata: pd.DataFrame) -> pd.DataFrame:
+def drop_unsound(results: pd.DataFrame, errata: pd.DataFrame) -> pd.DataFrame:
     """Results without the values that a check of :data:`audit.UNSOUND` throws out."""
     bad = errata["how_checked"].map(lambda told: bool(set(told.split("; ")) & set(UNSOUND)))
     return without(results, errata[bad])
@@ -149,7 +149,7 @@ def _unseen(results: pd.DataFrame) -> tuple[str, str]:
     return text, HOLDS if none == len(rows) else PARTLY if none else FAILS
 
 
-def claims(results: pd.DataFrame, errata: pd.DataFrame) -> pd.DataFrame:
+def check_claims(results: pd.DataFrame, errata: pd.DataFrame) -> pd.DataFrame:
     """Ask the tables about each claim, as printed and without the values that cannot stand.
 
     Parameters
@@ -161,13 +161,13 @@ def claims(results: pd.DataFrame, errata: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns ``where, claim`` (quoted), ``tables, printed`` (what the tables say), ``audited``
-        (the same after :func:`sound`) and ``verdict`` (after the audit): "holds", "in part" or
-        "does not hold".
+        (the same after :func:`drop_unsound`) and ``verdict`` (after the audit): "holds", "in part"
+        or "does not hold".
     """
     c1, c2 = FIRST_SCHEME, SECOND_SCHEME
     voc_coco, nus = (16, 17, 3, 18, 19, 20), (4, 21, 22, 23)
 
-    clean = sound(results, errata)
+    clean = drop_unsound(results, errata)
     leads = {id(table): winners(table) for table in (results, clean)}
 
     def compare(

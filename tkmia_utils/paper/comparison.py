@@ -25,7 +25,7 @@ def nearest(limits: pd.Series, limit: int) -> int:
     return min(limits.unique().tolist(), key=lambda have: (abs(have - limit), -have))
 
 
-def ours(rows: pd.DataFrame) -> pd.DataFrame:
+def with_paper_names(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of :func:`tkmia_utils.experiments.protocol.frame` under the paper's names of methods, no
     others.
 
@@ -60,7 +60,7 @@ def ratio(
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`ours`, at one limit; both methods on the same images.
+        From :func:`with_paper_names`, at one limit; both methods on the same images.
     quantity : str
         Key of :data:`COLUMNS`.
     rival : str
@@ -135,7 +135,7 @@ def ratios(
         high, n, order, differs``. ``order`` is "same" or "other" (which method is smaller), "open"
         (our interval holds 1) or "unknown".
     """
-    mine, theirs = ours(rows), wide(results)
+    mine, theirs = with_paper_names(rows), wide(results)
     lines, known = [], {}
     for (table, dataset, scheme, limit), part in theirs.groupby(
         ["table", "dataset", "scheme", "max_iter"], sort=False
@@ -170,7 +170,7 @@ def _told(differs: str, limit: int, at: int) -> str:
 
 def _settings(results: pd.DataFrame, rows: pd.DataFrame):
     """Pairs of a setting of the paper and our rows of the same type and k, or k, |S| and delta."""
-    mine, theirs = ours(rows), wide(results)
+    mine, theirs = with_paper_names(rows), wide(results)
     named = set(theirs["type"]) & set(mine["type"]) - {""}
     benchmark = BENCHMARKS.get(str(mine["dataset"].iloc[0]), "VOC")
     for key, part in theirs.groupby(SETTING, sort=False, dropna=False):

@@ -35,7 +35,7 @@ def patterns(k: int, *, precision: str = "P@i") -> np.ndarray:
     )
 
 
-def gap(changes: np.ndarray, k: int, *, precision: str = "P@i") -> float:
+def violation(changes: np.ndarray, k: int, *, precision: str = "P@i") -> float:
     """How far printed changes are from any that n images can have; a linear programme.
 
     The clean images have one distribution over :func:`patterns`, each method's adversarial images
