@@ -116,7 +116,7 @@ def test_a_summary_is_the_plain_mean_inside_its_interval(attacked):
         assert line["Delta P@k low"] <= line["Delta P@k"] + 1e-12
         assert line["Delta P@k"] <= line["Delta P@k high"] + 1e-12
     pd.testing.assert_frame_equal(table, tables.summary(rows, resamples=300))
-    assert list(tables.shown(table)["n"]) == list(table["n"])
+    assert list(tables.format_summary(table)["n"]) == list(table["n"])
 
 
 def test_a_bootstrap_interval_covers_about_as_often_as_it_says():
@@ -161,19 +161,25 @@ def test_standing_tells_first_tied_and_behind_apart():
     rng = np.random.default_rng(0)
     base = rng.random(80)
     for shift, wanted in ((-0.5, "first"), (0.5, "behind")):
-        lines = tables.standing(verdict_rows(base + shift, base), rivals=["rival"], resamples=200)
+        lines = tables.compare_with_best_rival(
+            verdict_rows(base + shift, base), rivals=["rival"], resamples=200
+        )
         assert set(lines["verdict"]) == {wanted}
     noise = rng.normal(size=80)
     ours = base + noise - noise.mean() + 0.01
-    lines = tables.standing(verdict_rows(ours, base), rivals=["rival"], resamples=500)
+    lines = tables.compare_with_best_rival(
+        verdict_rows(ours, base), rivals=["rival"], resamples=500
+    )
     assert set(lines["verdict"]) == {"tied"}
     # a better mean whose interval holds 0 is no first place
-    lines = tables.standing(verdict_rows(ours - 0.02, base), rivals=["rival"], resamples=500)
+    lines = tables.compare_with_best_rival(
+        verdict_rows(ours - 0.02, base), rivals=["rival"], resamples=500
+    )
     assert (lines["champion"] < lines["best"]).all() and set(lines["verdict"]) == {"tied"}
     rows = verdict_rows(base, base)
     rows.loc[0, "image"] = "another"
     with pytest.raises(ValueError, match="different images"):
-        tables.standing(rows, rivals=["rival"])
+        tables.compare_with_best_rival(rows, rivals=["rival"])
 
 
 def test_the_typical_image_is_the_median_success_of_its_cell(attacked):

@@ -84,7 +84,7 @@ def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.D
     return pd.DataFrame(lines)
 
 
-def shown(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
+def format_summary(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
     """Write a :func:`summary` for reading: each quantity as "mean [low, high]" in one column.
 
     Parameters
@@ -121,7 +121,7 @@ def shown(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFrame:
     )
 
 
-def standing(
+def compare_with_best_rival(
     rows: pd.DataFrame,
     *,
     champion: str = "tkmia",
