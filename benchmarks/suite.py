@@ -221,7 +221,7 @@ def queued(
     """So many rows of scheme S2, repeated if the scenes run out."""
     logits = victims.predict(victim.model, scenes)
     cells = [protocol.Cell("S2", k, m=1) for k in ks]
-    queue = protocol.line_up(cells, scenes, logits, {}, n=n)
+    queue = protocol.build_queue(cells, scenes, logits, {}, n=n)
     return queue.rows(torch.arange(n) % len(queue.k))
 
 

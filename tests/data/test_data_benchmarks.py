@@ -423,7 +423,7 @@ def test_real_nus_labels_come_out_in_their_81_columns(tmp_path):
 def test_a_resnet_trained_on_real_photos_is_attacked_by_every_method(real_victim, name):
     victim, val = real_victim
     logits = victims.predict(victim.model, val)
-    queue = protocol.line_up([protocol.Cell("S2", 1, m=1)], val, logits, {}, n=3)
+    queue = protocol.build_queue([protocol.Cell("S2", 1, m=1)], val, logits, {}, n=3)
     rows, result = protocol.run(victim.model, queue, val, method=name, max_iter=8, slots=3)
     assert len(rows) == 3
     torch.testing.assert_close(result.clean_logits, logits[queue.index], atol=1e-4, rtol=1e-4)

@@ -18,8 +18,8 @@ from tkmia_utils.victims.store import Victim
 @pytest.fixture
 def setting(world):  # noqa: F811
     model, data, logits = world
-    cells = protocol.study(TYPES, [1, 2], [(2, 2, 1), (3, 2)])
-    queue = protocol.line_up(cells, data, logits, TYPES, n=6)
+    cells = protocol.list_cells(TYPES, [1, 2], [(2, 2, 1), (3, 2)])
+    queue = protocol.build_queue(cells, data, logits, TYPES, n=6)
     return Victim(model, [], "toy-victim", CLASSES), data, logits, cells, queue
 
 
@@ -106,10 +106,10 @@ def test_a_shard_is_done_once_and_alone(setting, tmp_path, monkeypatch):
     whole = campaign.run(victim, queue, data, folder=tmp_path / "a", chunk=5, **CALL)
     plan = campaign.shards(victim, queue, data, chunk=5, **CALL)
     for shard in reversed(plan):
-        path = campaign.do(shard, victim, queue, data, folder=tmp_path / "b")
+        path = campaign.run_shard(shard, victim, queue, data, folder=tmp_path / "b")
         assert path.read_bytes() == (tmp_path / "a" / shard.file).read_bytes()
     monkeypatch.setattr(protocol, "run", None)
-    assert campaign.do(plan[0], victim, queue, data, folder=tmp_path / "b").is_file()
+    assert campaign.run_shard(plan[0], victim, queue, data, folder=tmp_path / "b").is_file()
     assert campaign.merge(plan, tmp_path / "b").equals(whole)
     path.unlink()
     with pytest.raises(ValueError, match=path.name):
@@ -160,7 +160,7 @@ def test_delta_relaxes_success(setting, tmp_path):
 
 def test_the_search_runs_every_setting_and_follows_its_rule(setting):
     victim, data, logits, cells, queue = setting
-    tuning = protocol.line_up(cells, data, logits, TYPES, n=2, without=queue.index)
+    tuning = protocol.build_queue(cells, data, logits, TYPES, n=2, without=queue.index)
     assert not set(tuning.index.tolist()) & set(queue.index.tolist())
     best, grid = campaign.search(
         victim,
@@ -228,11 +228,11 @@ def test_a_module_that_has_moved_is_not_passed_over(tmp_path, monkeypatch):
     package = tmp_path / "package"
     shutil.copytree(campaign.PACKAGE, package)
     monkeypatch.setattr(campaign, "PACKAGE", package)
-    assert len(campaign.code()) == 64
+    assert len(campaign.deciding_code_hash()) == 64
     for module in ("engine/loop.py", "topk.py", "data/voc.py"):
         (package / module).rename(package / "away.py")
         with pytest.raises(ValueError, match="modules: there is no module 'tkmia_utils"):
-            campaign.code()
+            campaign.deciding_code_hash()
         (package / "away.py").rename(package / module)
 
 

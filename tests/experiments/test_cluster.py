@@ -53,8 +53,8 @@ def tiny_world() -> tuple[Victim, protocol.Queue, MultiLabelDataset]:
         name="toy", split="val", classes=tuple("abcdefgh"), labels=labels,
         ids=tuple(f"i{n}" for n in range(80)), load=load, card="toy", size=12,
     )  # fmt: skip
-    cells = protocol.study([], [], [(2, 2), (3, 2)])
-    queue = protocol.line_up(cells, data, logits, {}, n=30)
+    cells = protocol.list_cells([], [], [(2, 2), (3, 2)])
+    queue = protocol.build_queue(cells, data, logits, {}, n=30)
     return Victim(model, [], "tiny", data.classes), queue, data
 
 
@@ -231,7 +231,7 @@ def test_a_killed_driver_goes_on_with_what_it_had_not_saved(
 
 def test_a_node_with_other_code_is_refused(world, nodes, tmp_path, monkeypatch):
     nodes(1)
-    monkeypatch.setattr(campaign, "code", lambda: "other")
+    monkeypatch.setattr(campaign, "deciding_code_hash", lambda: "other")
     with pytest.raises(RuntimeError, match="other code"):
         cluster.run(*world, folder=tmp_path, engine="ray", workers=1, **CALL)
     assert not files(tmp_path)

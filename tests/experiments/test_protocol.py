@@ -37,8 +37,8 @@ def world():
 @pytest.fixture(scope="module")
 def attacked(world):
     model, data, logits = world
-    cells = protocol.study(TYPES, [1, 2], [(2, 2), (3, 2)])
-    queue = protocol.line_up(cells, data, logits, TYPES, n=6)
+    cells = protocol.list_cells(TYPES, [1, 2], [(2, 2), (3, 2)])
+    queue = protocol.build_queue(cells, data, logits, TYPES, n=6)
     frames = {
         name: protocol.run(model, queue, data, method=name, lr=1e-2)
         for name in ("tkmia", "tkml_ap_u")
@@ -47,7 +47,7 @@ def attacked(world):
 
 
 def test_a_study_lists_every_cell_once():
-    cells = protocol.study(TYPES, [1, 2], [(2, 2)])
+    cells = protocol.list_cells(TYPES, [1, 2], [(2, 2)])
     assert [c.name for c in cells] == [
         "first, k=1", "first, k=2", "last, k=1", "last, k=2", "k=2, |S|=2",
     ]  # fmt: skip
@@ -59,7 +59,7 @@ def test_a_study_lists_every_cell_once():
         protocol.Cell("S2", 0, m=1)
     for pairs in ([(2,)], [(2, 2, 2, 1)]):
         with pytest.raises(ValueError, match="pairs"):
-            protocol.study(TYPES, [1], pairs)
+            protocol.list_cells(TYPES, [1], pairs)
 
 
 def test_the_queue_holds_the_first_eligible_images_of_each_cell(world, attacked):
@@ -80,7 +80,7 @@ def test_types_are_matched_by_name(world):
     with pytest.raises(ValueError, match="type"):
         protocol.choose(protocol.Cell("S1", 1, type="y"), data, logits, {"x": ("a",)})
     with pytest.raises(ValueError, match="cells"):
-        protocol.line_up([protocol.Cell("S2", 7, m=7)], data, logits, TYPES, n=3)
+        protocol.build_queue([protocol.Cell("S2", 7, m=7)], data, logits, TYPES, n=3)
 
 
 def test_a_row_says_what_the_attack_did(world, attacked):
@@ -184,7 +184,7 @@ def test_standing_tells_first_tied_and_behind_apart():
 
 def test_the_typical_image_is_the_median_success_of_its_cell(attacked):
     rows, _ = attacked[1]["tkmia"]
-    for at in protocol.typical(rows):
+    for at in protocol.median_positions(rows):
         cell = rows[rows["cell"] == rows["cell"][at]]
         norms = np.sort(cell[cell["success"]]["l2_paper"])
         assert rows["l2_paper"][at] == norms[(len(norms) - 1) // 2] and rows["success"][at]
@@ -193,7 +193,7 @@ def test_the_typical_image_is_the_median_success_of_its_cell(attacked):
 def test_a_cell_without_success_is_shown_by_its_median_failure(attacked):
     rows, _ = attacked[1]["tkmia"]
     rows = rows.assign(success=False)
-    at = protocol.typical(rows)
+    at = protocol.median_positions(rows)
     assert [rows["cell"][i] for i in at] == list(rows["cell"].unique())
     for i in at:
         norms = np.sort(rows[rows["cell"] == rows["cell"][i]]["l2_paper"])
@@ -222,9 +222,9 @@ def test_an_image_without_finite_logits_has_no_measures_and_spoils_no_table(worl
     broken = replace(
         result, adversarial_logits=logits, success=result.success & (torch.arange(len(logits)) > 0)
     )
-    rows = protocol.frame(queue, broken, data, "tkmia")
+    rows = protocol.to_frame(queue, broken, data, "tkmia")
     assert rows.loc[0, ["delta_l", "Delta P@k", "P@k clean"]].isna().all()
-    whole = protocol.frame(queue, result, data, "tkmia")
+    whole = protocol.to_frame(queue, result, data, "tkmia")
     np.testing.assert_allclose(rows["Delta P@k"][1:], whole["Delta P@k"][1:])
     line = tables.summary(rows, resamples=50).iloc[0]
     cell = rows[rows["cell"] == rows["cell"][0]]

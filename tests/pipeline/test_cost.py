@@ -62,10 +62,10 @@ def test_without_a_victim_or_a_committed_run_every_image_counts_with_its_limit(w
     assert (table["minutes"] > 0).all() and (table["GB"] > 0).all()
     val = load("emoji", "val", n=80, size=48, cache=workshop / "cache")
     given = parameters["06_attack_loop"]
-    cells = protocol.study(["Vehicles", "Animals", "Household", "Person"],
+    cells = protocol.list_cells(["Vehicles", "Animals", "Household", "Person"],
                            given["ks"], given["pairs"])  # fmt: skip
     none = torch.zeros(80, 20)
-    queue = protocol.line_up(cells, val, none, types_of(val), n=3, rule="paper")
+    queue = protocol.build_queue(cells, val, none, types_of(val), n=3, rule="paper")
     most = (len(queue.k) + len(cells)) * 9  # eight iterations and the verdict on the last
     assert table.loc["06_attack_loop", "image-iterations"] == most
     assert f"{table['image-iterations'].iloc[:-1].sum():,} image-iterations" in note
@@ -85,12 +85,12 @@ def test_with_a_trained_victim_the_image_iterations_are_those_of_a_run(workshop)
     assert "the victim is trained" in note
     given = parameters["06_attack_loop"]
     types = types_of(val)
-    cells = protocol.study(list(types), given["ks"], given["pairs"])
+    cells = protocol.list_cells(list(types), given["ks"], given["pairs"])
     logits = victims.predict(victim.model, val)
-    queue = protocol.line_up(cells, val, logits, types, n=3, seed=0)
+    queue = protocol.build_queue(cells, val, logits, types, n=3, seed=0)
     rows, _ = protocol.run(victim.model, queue, val, max_iter=8)
     shown, _ = protocol.run(
-        victim.model, queue.rows(protocol.typical(rows)), val, max_iter=8, slots=16
+        victim.model, queue.rows(protocol.median_positions(rows)), val, max_iter=8, slots=16
     )
     really = sum(int((frame["iterations"] + 1).sum()) for frame in (rows, shown))
     planned = table.loc["06_attack_loop", "image-iterations"]

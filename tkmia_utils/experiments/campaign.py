@@ -128,7 +128,15 @@ def shards(
         place = next((p.device.type for p in victim.model.parameters()), "cpu")
     if threads is None:  # beside a GPU the CPU has little to do, wherever that is
         threads = torch.get_num_threads() if place == "cpu" else 1
-    told = [victim.key, weights(victim.model), code(), data.name, data.size, method, list(limits)]
+    told = [
+        victim.key,
+        weights(victim.model),
+        deciding_code_hash(),
+        data.name,
+        data.size,
+        method,
+        list(limits),
+    ]
     told += [slots, place, threads, sorted(settings.items())]
     plan = []
     for start in range(0, len(queue.k), chunk):
@@ -144,7 +152,7 @@ def shards(
     return plan
 
 
-def answers(
+def attack_shard(
     shard: Shard,
     model: torch.nn.Module,
     part: Queue,
@@ -173,7 +181,7 @@ def answers(
     Returns
     -------
     pandas.DataFrame
-        :func:`tkmia_utils.experiments.protocol.frame` of every limit, one below the other.
+        :func:`tkmia_utils.experiments.protocol.to_frame` of every limit, one below the other.
     """
     last = max(shard.limits)
     with _threads(shard.threads):
@@ -185,12 +193,12 @@ def answers(
         frames = []
         for limit in shard.limits:
             answer = result.at(limit) if limit < last else result
-            rows = protocol.frame(part, answer, data, shard.method)
+            rows = protocol.to_frame(part, answer, data, shard.method)
             frames.append(rows.assign(max_iter=limit))
     return pd.concat(frames, ignore_index=True)
 
 
-def do(
+def run_shard(
     shard: Shard,
     victim: Victim,
     queue: Queue,
@@ -207,7 +215,7 @@ def do(
     if not path.is_file():
         part, state = shard.of(queue), path.with_suffix(".state")
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = answers(shard, victim.model, part, data, checkpoint=state, progress=progress)
+        rows = attack_shard(shard, victim.model, part, data, checkpoint=state, progress=progress)
         save_results(rows, path)
     return path
 
@@ -264,7 +272,7 @@ def run(
     Returns
     -------
     pandas.DataFrame
-        :func:`tkmia_utils.experiments.protocol.frame` of every limit, one below the other.
+        :func:`tkmia_utils.experiments.protocol.to_frame` of every limit, one below the other.
 
     Raises
     ------
@@ -276,11 +284,11 @@ def run(
         threads=threads, **settings,
     )  # fmt: skip
     for shard in plan:
-        do(shard, victim, queue, data, folder=folder, progress=progress)
+        run_shard(shard, victim, queue, data, folder=folder, progress=progress)
     return merge(plan, folder)
 
 
-def code() -> str:
+def deciding_code_hash() -> str:
     """SHA-256 over the code that decides a row; a module that is not there is a ``ValueError``."""
     return code_hash(MODULES, alone=ALONE, package=PACKAGE)
 

@@ -317,7 +317,7 @@ class _Actor:
         """Give the parquet of a shard, or say what was raised (in text, which always travels)."""
         try:
             file = io.BytesIO()
-            campaign.answers(shard, self.model, part, data).to_parquet(file)
+            campaign.attack_shard(shard, self.model, part, data).to_parquet(file)
             return file.getvalue()
         except Exception as error:
             return _told(error)
@@ -338,7 +338,7 @@ def _pack(part: Queue, data: MultiLabelDataset) -> tuple[Queue, MultiLabelDatase
 
 def _stamp() -> dict[str, str]:
     """What must be the same on every node."""
-    return {"code": campaign.code(), "torch": torch.__version__.split("+")[0]}
+    return {"code": campaign.deciding_code_hash(), "torch": torch.__version__.split("+")[0]}
 
 
 def _ray() -> ModuleType:

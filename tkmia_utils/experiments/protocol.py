@@ -64,7 +64,9 @@ class Cell:
         return f"k={self.k}, |S|={self.m}" + (f", δ={self.delta}" if part else "")
 
 
-def study(types: Sequence[str], ks: Sequence[int], pairs: Sequence[Sequence[int]]) -> list[Cell]:
+def list_cells(
+    types: Sequence[str], ks: Sequence[int], pairs: Sequence[Sequence[int]]
+) -> list[Cell]:
     """List the cells of S1 (every type at every k) and of S2 (every pair (k, |S|)).
 
     Parameters
@@ -167,7 +169,7 @@ class Queue:
         return Queue(cells, *(tensor[at] for tensor in tensors))
 
 
-def line_up(
+def build_queue(
     cells: Sequence[Cell],
     data: MultiLabelDataset,
     clean_logits: torch.Tensor,
@@ -219,7 +221,9 @@ def line_up(
     return Queue(tuple(owners), rows, data.labels[rows], chosen, k, delta)
 
 
-def frame(queue: Queue, result: AttackResult, data: MultiLabelDataset, method: str) -> pd.DataFrame:
+def to_frame(
+    queue: Queue, result: AttackResult, data: MultiLabelDataset, method: str
+) -> pd.DataFrame:
     """Tabulate an attack: one row an image, with every measure before and after.
 
     Parameters
@@ -287,7 +291,7 @@ def run(
     model : torch.nn.Module
         The victim.
     queue : Queue
-        From :func:`line_up`.
+        From :func:`build_queue`.
     data : MultiLabelDataset
         Where the images are.
     method : str
@@ -296,7 +300,7 @@ def run(
     Returns
     -------
     frame : pandas.DataFrame
-        See :func:`frame`.
+        See :func:`to_frame`.
     result : AttackResult
         With the adversarial images, unless ``keep_images=False``.
     """
@@ -304,10 +308,10 @@ def run(
         model, data, queue.labels, queue.specified, queue.k,
         index=queue.index, delta=queue.delta, method=method, **settings,
     )  # fmt: skip
-    return frame(queue, result, data, method), result
+    return to_frame(queue, result, data, method), result
 
 
-def typical(rows: pd.DataFrame) -> list[int]:
+def median_positions(rows: pd.DataFrame) -> list[int]:
     """Choose the image of every cell that stands for it: the median success by norm.
 
     In a cell without any success it is the median failure, so that a figure shows what there is.
@@ -315,7 +319,7 @@ def typical(rows: pd.DataFrame) -> list[int]:
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`frame`, of one method.
+        From :func:`to_frame`, of one method.
 
     Returns
     -------

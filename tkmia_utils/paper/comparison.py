@@ -26,8 +26,8 @@ def nearest(limits: pd.Series, limit: int) -> int:
 
 
 def with_paper_names(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of :func:`tkmia_utils.experiments.protocol.frame` under the paper's names of methods, no
-    others.
+    """Rows of :func:`tkmia_utils.experiments.protocol.to_frame` under the paper's names of methods,
+    no others.
 
     Raises
     ------

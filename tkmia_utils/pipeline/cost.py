@@ -240,11 +240,11 @@ class _Study:
         logits: torch.Tensor | None,
     ) -> None:
         types = data.types_of(self.val)
-        cells = protocol.study(list(types), given["ks"], given["pairs"])
+        cells = protocol.list_cells(list(types), given["ks"], given["pairs"])
         rule = given["rule"]
         if logits is None:  # the label sets alone decide
             logits, rule = torch.zeros(len(self.val), len(self.val.classes)), "paper"
-        queue = protocol.line_up(
+        queue = protocol.build_queue(
             cells, self.val, logits, types, n=given["n"], seed=given["seed"], rule=rule
         )
         grid = len(given["lrs"]) * len(given["alphas"])

@@ -286,7 +286,7 @@ def measure_changes(rows: pd.DataFrame, scheme: str) -> Figure:
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`tkmia_utils.experiments.protocol.frame`, of one method or several.
+        From :func:`tkmia_utils.experiments.protocol.to_frame`, of one method or several.
     scheme : str
         "S1" or "S2".
 
@@ -321,7 +321,7 @@ def norms(rows: pd.DataFrame, scheme: str) -> Figure:
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`tkmia_utils.experiments.protocol.frame`.
+        From :func:`tkmia_utils.experiments.protocol.to_frame`.
     scheme : str
         "S1" or "S2".
 

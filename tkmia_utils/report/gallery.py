@@ -31,7 +31,7 @@ def median_rows(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`tkmia_utils.experiments.protocol.frame`, at one iteration limit, methods one
+        From :func:`tkmia_utils.experiments.protocol.to_frame`, at one iteration limit, methods one
         below the other.
 
     Returns

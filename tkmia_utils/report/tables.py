@@ -46,7 +46,7 @@ def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.D
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`tkmia_utils.experiments.protocol.frame`, of any number of methods.
+        From :func:`tkmia_utils.experiments.protocol.to_frame`, of any number of methods.
     resamples : int
         Bootstrap resamples of the images of a cell; rows of one image are drawn together.
     seed : int
@@ -138,8 +138,8 @@ def compare_with_best_rival(
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`tkmia_utils.experiments.protocol.frame`; every method on the same images in the
-        same order.
+        From :func:`tkmia_utils.experiments.protocol.to_frame`; every method on the same images in
+        the same order.
     champion : str
         Method that is asked about.
     rivals : list of str
