@@ -55,7 +55,7 @@ def test_the_first_line_holds_in_the_record():
 
 @pytest.mark.parametrize(("profile", "limit"), [("quick", 100), ("photos", None), ("full", 500)])
 def test_the_sizes_in_the_table_of_profiles_are_those_of_the_profiles(profile, limit):
-    given = resolve(load_profile(profile), ROOT, {})["06_attack_loop"]
+    given = resolve(load_profile(profile), ROOT, {})["06_attack_many_images"]
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     (line,) = [s for s in lines if s.startswith("|") and f"`{profile}`" in s.split("|")[1]]
     assert f"{given['n']} images a cell" in line

@@ -101,13 +101,13 @@ def test_results_come_back_as_they_were_saved(tmp_path):
     df = pd.DataFrame(
         {"id": ["a", "b"], "success": [True, False], "l2": np.float32([0.5, np.inf])},
     )
-    path = workspace.save_results(df, tmp_path / "runs" / "06_attack_loop.parquet")
+    path = workspace.save_results(df, tmp_path / "runs" / "06_attack_many_images.parquet")
     pd.testing.assert_frame_equal(workspace.load_results(path), df)
 
 
 def test_missing_results_name_the_notebook_to_run_first(tmp_path):
-    with pytest.raises(ValueError, match=r"run the notebook 06_attack_loop first"):
-        workspace.load_results(tmp_path / "06_attack_loop.parquet")
+    with pytest.raises(ValueError, match=r"run the notebook 06_attack_many_images first"):
+        workspace.load_results(tmp_path / "06_attack_many_images.parquet")
     with pytest.raises(ValueError, match=r"run the notebook 04_victim first"):
         workspace.load_results(tmp_path / "scores.parquet", made_by="04_victim")
 

@@ -51,7 +51,7 @@ def study(root, **more):
     return {
         name: values
         for name, values in plan.resolve(profile, root, settings).items()
-        if name in ("03_data", "04_victim", "06_attack_loop", "07_baselines")
+        if name in ("03_data", "04_victim", "06_attack_many_images", "07_baselines")
     }
 
 
@@ -61,13 +61,13 @@ def test_without_a_victim_or_a_committed_run_every_image_counts_with_its_limit(w
     assert "No victim is trained" in note
     assert (table["minutes"] > 0).all() and (table["GB"] > 0).all()
     val = load("emoji", "val", n=80, size=48, cache=workshop / "cache")
-    given = parameters["06_attack_loop"]
+    given = parameters["06_attack_many_images"]
     cells = protocol.list_cells(["Vehicles", "Animals", "Household", "Person"],
                            given["ks"], given["pairs"])  # fmt: skip
     none = torch.zeros(80, 20)
     queue = protocol.build_queue(cells, val, none, types_of(val), n=3, rule="paper")
     most = (len(queue.k) + len(cells)) * 9  # eight iterations and the verdict on the last
-    assert table.loc["06_attack_loop", "image-iterations"] == most
+    assert table.loc["06_attack_many_images", "image-iterations"] == most
     assert f"{table['image-iterations'].iloc[:-1].sum():,} image-iterations" in note
     assert table.loc["all", "minutes"] == pytest.approx(table["minutes"].iloc[:-1].sum())
 
@@ -83,7 +83,7 @@ def test_with_a_trained_victim_the_image_iterations_are_those_of_a_run(workshop)
     victims.save(victim, made, folder / "victim.safetensors")
     table, note = cost.estimate(parameters, "smoke", workshop, start=1.0)
     assert "the victim is trained" in note
-    given = parameters["06_attack_loop"]
+    given = parameters["06_attack_many_images"]
     types = types_of(val)
     cells = protocol.list_cells(list(types), given["ks"], given["pairs"])
     logits = victims.predict(victim.model, val)
@@ -93,7 +93,7 @@ def test_with_a_trained_victim_the_image_iterations_are_those_of_a_run(workshop)
         victim.model, queue.rows(protocol.median_positions(rows)), val, max_iter=8, slots=16
     )
     really = sum(int((frame["iterations"] + 1).sum()) for frame in (rows, shown))
-    planned = table.loc["06_attack_loop", "image-iterations"]
+    planned = table.loc["06_attack_many_images", "image-iterations"]
     assert really / 1.5 <= planned <= really * 1.5
     (folder / "victim.safetensors").unlink()
 

@@ -73,7 +73,7 @@ def test_the_same_notebooks_run_on_a_folder_of_pictures(workshop, tmp_path):
         "name": "pictures",
         "note": "generated pictures, read as files",
         "extends": str(SMOKE),
-        "notebooks": [{"notebook": "06_attack_loop", "parameters": {"lrs": [0.1]}}],
+        "notebooks": [{"notebook": "06_attack_many_images", "parameters": {"lrs": [0.1]}}],
         "common": {
             "dataset": "folder",
             "train_csv": str(paths["train"]),
@@ -81,7 +81,7 @@ def test_the_same_notebooks_run_on_a_folder_of_pictures(workshop, tmp_path):
         },
     }
     profile.write_text(yaml.safe_dump(text))
-    only = ["03_data", "04_victim", "05_attack_step_by_step", "06_attack_loop"]
+    only = ["03_data", "04_victim", "05_attack_step_by_step", "06_attack_many_images"]
     assert runner.main(["--profile", str(profile), "--root", str(workshop), "--only", *only]) == 0
     rows = workspace.load_results(workshop / "runs" / "pictures" / "attack-tkmia.parquet")
     assert set(rows["dataset"]) == {"folder"} and rows["success"].any()
@@ -103,7 +103,7 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
         "notebooks": [
             {"notebook": "04_victim", "parameters": {"changes": changes, "workers": 0}},
             {"notebook": "05_attack_step_by_step", "parameters": {"k": 1, "max_iter": 6}},
-            {"notebook": "06_attack_loop", "parameters": sizes},
+            {"notebook": "06_attack_many_images", "parameters": sizes},
             {"notebook": "07_baselines", "parameters": {**sizes, "n_variants": 2}},
             {
                 "notebook": "08_tables_and_figures",

@@ -476,7 +476,7 @@ def test_every_profile_that_ships_fits_the_notebooks(path):
     resolved = plan.resolve(profile, root)
     notebooks = {notebook.stem for notebook in (root / "notebooks").glob("*.ipynb")}
     assert profile.name == path.stem and set(resolved) == notebooks
-    attacks = [resolved[name] for name in ("06_attack_loop", "07_baselines")]
+    attacks = [resolved[name] for name in ("06_attack_many_images", "07_baselines")]
     shared = set(attacks[0]) & set(attacks[1])
     assert all(attacks[0][name] == attacks[1][name] for name in shared)
     assert resolved["08_tables_and_figures"]["limit"] in attacks[0]["limits"]

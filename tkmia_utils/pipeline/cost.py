@@ -204,7 +204,7 @@ class _Study:
         costs["04_victim"].add(self._training(), held=kept * (1 + self.n_train / n_val))
         costs["04_victim"].add(0.0, held=self.training_bytes)
         logits = predict(self.victim.model, self.val) if self.trained else None
-        for name in ("06_attack_loop", "07_baselines"):
+        for name in ("06_attack_many_images", "07_baselines"):
             if name in costs:
                 self._attack(name, costs[name], parameters[name], logits)
         if self.trained:
@@ -250,7 +250,7 @@ class _Study:
         grid = len(given["lrs"]) * len(given["alphas"])
         tuning = grid * given["n_tune"] * len(cells) if grid > 1 else 0
         limit = max(given["limits"])
-        for method in METHODS[:1] if name == "06_attack_loop" else METHODS[1:]:
+        for method in METHODS[:1] if name == "06_attack_many_images" else METHODS[1:]:
             pilot = self._pilot(queue, limit, method=method, lr=given["lrs"][0])
             search = 0 if method in campaign.WITHOUT_RATES else tuning
             for rows in (len(queue.k), search, len(cells)):
