@@ -12,6 +12,7 @@ from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
 
 from tkmia_utils.data import folder
 from tkmia_utils.experiments import campaign, protocol
+from tkmia_utils.experiments.tuning import search
 from tkmia_utils.victims.store import Victim
 
 
@@ -162,7 +163,7 @@ def test_the_search_runs_every_setting_and_follows_its_rule(setting):
     victim, data, logits, cells, queue = setting
     tuning = protocol.build_queue(cells, data, logits, TYPES, n=2, without=queue.index)
     assert not set(tuning.index.tolist()) & set(queue.index.tolist())
-    best, grid = campaign.search(
+    best, grid = search(
         victim,
         tuning,
         data,
@@ -184,12 +185,10 @@ def test_the_search_runs_every_setting_and_follows_its_rule(setting):
 
 def test_a_method_without_rates_has_nothing_to_search(setting):
     victim, data, _, _, queue = setting
-    best, grid = campaign.search(
-        victim, queue, data, method="kfool", lrs=[1e-3], alphas=[1e-4], max_iter=5
-    )
+    best, grid = search(victim, queue, data, method="kfool", lrs=[1e-3], alphas=[1e-4], max_iter=5)
     assert best == {} and grid.empty
     with pytest.raises(ValueError, match="lrs"):
-        campaign.search(victim, queue, data, method="tkmia", lrs=[], alphas=[1e-4], max_iter=5)
+        search(victim, queue, data, method="tkmia", lrs=[], alphas=[1e-4], max_iter=5)
 
 
 def test_other_code_is_other_work(setting, tmp_path, monkeypatch):

@@ -25,7 +25,8 @@ from matplotlib.figure import Figure
 
 from tkmia_utils import data, victims, workspace
 from tkmia_utils.engine.loop import DEFAULT_SLOTS
-from tkmia_utils.experiments import campaign, protocol
+from tkmia_utils.experiments import protocol
+from tkmia_utils.experiments.tuning import WITHOUT_RATES
 from tkmia_utils.victims.backbones import build
 from tkmia_utils.victims.prediction import pick_device, predict
 from tkmia_utils.victims.training import measured_step
@@ -252,7 +253,7 @@ class _Study:
         limit = max(given["limits"])
         for method in METHODS[:1] if name == "06_attack_many_images" else METHODS[1:]:
             pilot = self._pilot(queue, limit, method=method, lr=given["lrs"][0])
-            search = 0 if method in campaign.WITHOUT_RATES else tuning
+            search = 0 if method in WITHOUT_RATES else tuning
             for rows in (len(queue.k), search, len(cells)):
                 iterations, seconds = pilot.cost(rows)
                 cost.add(seconds, iterations=iterations, most=rows * (limit + 1))

@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.experiments import campaign, protocol
+from tkmia_utils.experiments import campaign, protocol, tuning
 from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.report.figures import kinds_legend, show_image, show_list
 from tkmia_utils.victims.store import Victim
@@ -95,7 +95,7 @@ def rates(parameters: Mapping[str, object], grid: pd.DataFrame | None, method: s
     ValueError
         Several rates and no line of the method in `grid`.
     """
-    if method in campaign.WITHOUT_RATES:
+    if method in tuning.WITHOUT_RATES:
         return {}
     lrs, alphas = parameters["lrs"], parameters["alphas"]
     if len(lrs) * len(alphas) == 1:
