@@ -19,11 +19,11 @@ PROMISES = [
     "tests/test_exact.py::test_a_sigmoid_depends_on_its_argument_alone",
     "tests/test_exact.py::test_a_row_alone_is_the_row_in_the_batch",
     "tests/test_exact.py::test_a_measure_of_a_row_does_not_depend_on_the_rows_beside_it",
-    "tests/test_engine.py::test_at_fixed_slots_neither_order_nor_neighbours_change_a_bit",
-    "tests/test_engine.py::test_a_poisoned_image_fails_with_a_reason_and_leaves_its_neighbours_alone",
-    "tests/test_engine.py::test_one_long_run_answers_for_shorter_limits",
-    "tests/test_methods.py::test_neither_batch_nor_order_nor_neighbours_matter",
-    "tests/test_methods.py::test_one_run_answers_for_a_shorter_limit",
+    "tests/engine/test_engine.py::test_at_fixed_slots_neither_order_nor_neighbours_change_a_bit",
+    "tests/engine/test_engine.py::test_a_poisoned_image_fails_with_a_reason_and_leaves_its_neighbours_alone",
+    "tests/engine/test_engine.py::test_one_long_run_answers_for_shorter_limits",
+    "tests/attacks/test_attacks.py::test_neither_batch_nor_order_nor_neighbours_matter",
+    "tests/attacks/test_attacks.py::test_one_run_answers_for_a_shorter_limit",
 ]
 
 
