@@ -23,6 +23,7 @@ from torch.nn import functional
 from benchmarks.report import write
 from tkmia_utils import data, losses, measures, victims
 from tkmia_utils.engine.loop import attack
+from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.experiments import protocol
 from tkmia_utils.interruption import ending_in_time
 from tkmia_utils.pipeline.cost import peak
@@ -90,7 +91,8 @@ def floor(rounds: int) -> list[dict[str, object]]:
         steps = 4 if side > 100 else 40
         direction = torch.zeros(given[1].shape).scatter_(1, given[1].int().argmax(1, True), 1.0)
         # so small a step that nobody succeeds: every slot is at work throughout
-        ours = partial(attack, model, *given, 3, lr=1e-9, max_iter=steps, slots=slots)
+        runtime = Runtime(slots=slots)
+        ours = partial(attack, model, *given, 3, lr=1e-9, max_iter=steps, runtime=runtime)
         other = partial(bare, model, given[0], direction, steps + 1)
         times = in_turns({"ours": ours, "bare": other}, rounds)
         each = 1e3 / (steps + 1) / slots
@@ -156,7 +158,8 @@ def loop(
             slots=slots,
             **settings: float,
         ) -> None:
-            result = attack(model, *given, 3, slots=slots, channels_last=last, **settings)
+            runtime = Runtime(slots=slots, channels_last=last)
+            result = attack(model, *given, 3, runtime=runtime, **settings)
             ended[who] = torch.stack([result.success.long(), result.iterations], 1).numpy()
 
         def plain(model=model, given=given, ended=ended, **settings: float) -> None:
@@ -199,7 +202,7 @@ def work(victim: victims.Victim, scenes: data.MultiLabelDataset) -> list[dict[st
     counting = Counting(victim.model).eval()
     result = attack(
         counting, scenes.images(queue.index), queue.labels, queue.specified, queue.k,
-        delta=queue.delta, max_iter=100, slots=16,
+        delta=queue.delta, max_iter=100, runtime=Runtime(slots=16),
     )  # fmt: skip
     needed = result.iterations + 1  # the last forward pass finds the success
     waiting = sum(len(part) * int(part.max()) for part in needed.split(16))
@@ -234,7 +237,8 @@ def growth(rounds: int) -> list[dict[str, object]]:
         model = small_net(classes, (16, 32, 32, 32, 32), normed=False).eval()
         images, labels, specified = case(model, n, 48, k=k)
         run = {"ours": lambda: attack(
-            model, images, labels, specified, k, lr=1e-9, max_iter=20, slots=16
+            model, images, labels, specified, k, lr=1e-9, max_iter=20,
+            runtime=Runtime(slots=16),
         )}  # fmt: skip
         seconds = in_turns(run, max(1, rounds // 3))["ours"]
         lines.append(
@@ -285,7 +289,8 @@ def held(n: int) -> None:
     labels[:, :4] = True
     specified = torch.zeros_like(labels)
     specified[:, 0] = True
-    attack(model, _Tiny(n), labels, specified, 2, lr=1e-9, max_iter=1, slots=32, keep_images=False)
+    runtime = Runtime(slots=32, keep_images=False)
+    attack(model, _Tiny(n), labels, specified, 2, lr=1e-9, max_iter=1, runtime=runtime)
     print(peak() / 2**20)
 
 

@@ -22,6 +22,7 @@ FLOORS = [
     ["losses", "experiments.selection"],
     ["attacks"],
     ["engine.arguments", "engine.result", "engine.images", "engine.forward", "engine.checkpoint"],
+    ["engine.runtime"],
     ["engine.slots"],
     ["engine.loop"],
     ["workspace"],

@@ -2,6 +2,7 @@
 
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.result import AttackResult
+from tkmia_utils.engine.runtime import Runtime
 
 __version__ = "0.1.0"
-__all__ = ["AttackResult", "__version__", "attack"]
+__all__ = ["AttackResult", "Runtime", "__version__", "attack"]

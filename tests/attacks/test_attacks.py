@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from sweeps import attack
 from test_engine import linear_victim, net, same, task
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from tkmia_utils import attack, losses
+from tkmia_utils import losses
 from tkmia_utils.attacks import ATTACKS, AttackSpec, Iterate, build
 from tkmia_utils.attacks.base import PixelDescent
 

@@ -4,6 +4,7 @@ import torch
 
 from benchmarks import report, suite
 from tkmia_utils.engine.loop import attack
+from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.victims.backbones import small_net
 
 
@@ -12,7 +13,7 @@ def test_the_plain_loop_ends_as_the_engine_does():
     model = small_net(10, (8, 8, 8, 8, 8), normed=False).eval()
     images, *sets = suite.case(model, 12, 32)
     call = {"lr": 200.0, "max_iter": 12}
-    ours = attack(model, images, *sets, 3, slots=4, **call)
+    ours = attack(model, images, *sets, 3, runtime=Runtime(slots=4), **call)
     singles = zip(*(tensor.split(1) for tensor in (images, *sets)), strict=True)
     plain = [suite.literal(model, *single, 3, **call) for single in singles]
     assert 0 < ours.success.float().mean() < 1  # both kinds of end are there to compare

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tkmia_utils import data, victims
+from tkmia_utils import Runtime, data, victims
 from tkmia_utils.data import coco, nus, voc
 from tkmia_utils.data.files import decode
 from tkmia_utils.experiments import protocol
@@ -424,7 +424,9 @@ def test_a_resnet_trained_on_real_photos_is_attacked_by_every_method(real_victim
     victim, val = real_victim
     logits = victims.predict(victim.model, val)
     queue = protocol.build_queue([protocol.Cell("S2", 1, m=1)], val, logits, {}, n=3)
-    rows, result = protocol.run(victim.model, queue, val, method=name, max_iter=8, slots=3)
+    rows, result = protocol.run(
+        victim.model, queue, val, method=name, max_iter=8, runtime=Runtime(slots=3)
+    )
     assert len(rows) == 3
     torch.testing.assert_close(result.clean_logits, logits[queue.index], atol=1e-4, rtol=1e-4)
     assert (result.l2[result.iterations > 0] > 0).all() and result.iterations.max() > 0

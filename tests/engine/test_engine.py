@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import LinearConstraint, minimize
+from sweeps import attack
 from torch import nn
 
-from tkmia_utils import AttackResult, attack
+from tkmia_utils import AttackResult
 from tkmia_utils.topk import in_top_k
 
 C, SIDE = 6, 6

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from sweeps import attack
 from test_engine import linear_victim, net, same, task
 from torch import nn
 
-from tkmia_utils import attack
 from tkmia_utils.engine.forward import tf32
 from tkmia_utils.topk import in_top_k
 

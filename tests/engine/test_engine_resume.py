@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sweeps import attack
 from test_engine import net, task
 
-from tkmia_utils import attack
 from tkmia_utils.attacks.tkmia import TkMIA
 
 CALL = dict(lr=0.2, slots=3, max_iter=9, snapshots=[2, 5])
@@ -223,8 +223,8 @@ def test_a_broken_file_is_named(name, harm, tmp_path):
 RUN = """
 import sys, torch
 from safetensors.torch import save_file
+from sweeps import attack
 from test_engine import net, task
-from tkmia_utils import attack
 from tkmia_utils.attacks.tkmia import TkMIA
 
 torch.set_num_threads(1)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from sweeps import attack
 from test_engine import net, same, task
 
-from tkmia_utils import attack
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.images import ImageSource, Reader, positions
 
@@ -163,7 +163,7 @@ def test_an_error_of_the_source_is_not_swallowed():
 
 QUEUE = r"""
 import re, torch
-from tkmia_utils import attack
+from tkmia_utils import Runtime, attack
 
 torch.set_num_threads(1)
 side, classes = 32, 4
@@ -183,8 +183,8 @@ def peak(n):
     labels[:, 3] = False
     specified = torch.zeros_like(labels)
     specified[:, 0] = True
-    result = attack(model, Noise(n), labels, specified, 2, lr=0.1, max_iter=2, slots=64,
-                    keep_images=False)
+    result = attack(model, Noise(n), labels, specified, 2, lr=0.1, max_iter=2,
+                    runtime=Runtime(slots=64, keep_images=False))
     assert result.l2.isfinite().all() and len(result.l2) == n
     # not getrusage, which starts with what the parent held
     return int(re.search(r"VmHWM:\s*(\d+) kB", open("/proc/self/status").read())[1]) / 1024

@@ -4,10 +4,10 @@ import time
 
 import pytest
 import torch
+from sweeps import attack
 from test_engine import net, same, task
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tkmia_utils import attack
 from tkmia_utils.attacks.tkmia import TkMIA as Descent
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
 
+from tkmia_utils import Runtime
 from tkmia_utils.data import folder
 from tkmia_utils.experiments import campaign, protocol
 from tkmia_utils.experiments.tuning import search
@@ -177,7 +178,8 @@ def test_the_search_runs_every_setting_and_follows_its_rule(setting):
     near = grid[grid["success"] >= grid["success"].max() - 0.01]
     line = near.loc[near["APer"].idxmin()]
     assert best == {"lr": line["lr"], "alpha": line["alpha"]}
-    alone, _ = protocol.run(victim.model, tuning, data, max_iter=20, slots=16, **best)
+    runtime = Runtime(slots=16)
+    alone, _ = protocol.run(victim.model, tuning, data, max_iter=20, runtime=runtime, **best)
     assert alone["success"].mean() == pytest.approx(line["success"])
     won = torch.tensor(alone[alone["success"]]["l2_paper"].to_numpy())
     assert float(won.double().mean()) == pytest.approx(line["APer"], rel=1e-5)

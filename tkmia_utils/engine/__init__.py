@@ -3,5 +3,6 @@
 from tkmia_utils.engine.images import ImageSource
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.result import AttackResult
+from tkmia_utils.engine.runtime import Runtime
 
-__all__ = ["AttackResult", "ImageSource", "attack"]
+__all__ = ["AttackResult", "ImageSource", "Runtime", "attack"]

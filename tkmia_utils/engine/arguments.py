@@ -1,7 +1,6 @@
 """The queue: what is asked of an attack, checked once and laid out as one row an image."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -118,41 +117,26 @@ def known_logits(clean_logits: torch.Tensor | None, queue: AttackSpec) -> torch.
     return clean_logits.detach().cpu().float()
 
 
-def check_options(
-    *,
-    counts: dict[str, object],
-    flags: dict[str, object],
-    snapshots: object,
-    checkpoint: object,
-) -> None:
-    """Refuse options of an attack that say nothing about single images.
+def check_trace(record: object, snapshots: object, *, checkpoint: object) -> None:
+    """Refuse a `record` or `snapshots` that cannot be.
 
     Parameters
     ----------
-    counts : dict of str to object
-        Expected ints >= 1, or None.
-    flags : dict of str to object
-        Expected bools.
-    snapshots, checkpoint : object
+    record, snapshots
         As for :func:`tkmia_utils.engine.loop.attack`.
+    checkpoint : object
+        Of the runtime; a trace is not kept in one.
 
     Raises
     ------
     ValueError
         The message begins with the option's name.
     """
-    for name, value in counts.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and (not whole or value < 1):
-            raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}: expected True or False, got {value!r}")
+    if not isinstance(record, bool):
+        raise ValueError(f"record: expected True or False, got {record!r}")
     if not isinstance(snapshots, Sequence) or any(
         isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in snapshots
     ):
         raise ValueError(f"snapshots: expected a sequence of ints >= 0, got {snapshots!r}")
-    if checkpoint is not None and not isinstance(checkpoint, str | Path):
-        raise ValueError(f"checkpoint: expected a path, got {checkpoint!r}")
-    if checkpoint is not None and flags["record"]:
+    if checkpoint is not None and record:
         raise ValueError("checkpoint: not with record=True, whose trace is not kept")

@@ -9,22 +9,24 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
 from tkmia_utils.attacks import Attack, AttackSpec, build
-from tkmia_utils.engine.arguments import check_options, enqueue, known_logits
+from tkmia_utils.engine.arguments import check_trace, enqueue, known_logits
 from tkmia_utils.engine.checkpoint import Checkpoint, described
-from tkmia_utils.engine.forward import PRECISIONS, Forward, arithmetic
+from tkmia_utils.engine.forward import Forward, arithmetic
 from tkmia_utils.engine.images import Images, Reader, positions
 from tkmia_utils.engine.result import AttackResult, Ledger
+from tkmia_utils.engine.runtime import Runtime, split_settings
 from tkmia_utils.engine.slots import Slots, values
 from tkmia_utils.hashing import text_hash
-from tkmia_utils.validation import K, check_one_of
+from tkmia_utils.validation import K
 
 DEFAULT_SLOTS = {"cpu": 16, "cuda": 64}
+# settings of the runtime that decide a result's bits, or which of them are there
+DECIDING = ("precision", "compile", "channels_last", "keep_images")
 
 
 def attack(
@@ -43,18 +45,9 @@ def attack(
     scores: str | None = None,
     index: torch.Tensor | None = None,
     clean_logits: torch.Tensor | None = None,
-    slots: int | None = None,
-    check_every: int = 1,
-    device: str | torch.device = "auto",
-    precision: str = "fp32",
-    compile: bool = False,
-    channels_last: bool = False,
-    keep_images: bool = True,
     record: bool = False,
     snapshots: Sequence[int] = (),
-    checkpoint: str | Path | None = None,
-    checkpoint_every: int = 200,
-    progress: bool = False,
+    runtime: Runtime = Runtime(),  # noqa: B008  (frozen, and so shared without harm)
     **options: object,
 ) -> AttackResult:
     """Perturb images until specified labels leave the top k (Algorithm 1, batched).
@@ -92,46 +85,14 @@ def attack(
     clean_logits : torch.Tensor, optional
         ``(N, C)``, the victim's on the clean images where they are known. They are returned, and
         a method that looks back at the clean image uses them. Default: those at iteration 0.
-    slots : int, optional
-        Batch size B of the engine, default min(N, 16), on CUDA min(N, 64). At a fixed B results
-        are equal to the bit whatever the order and the neighbours; a short queue is padded to B.
-        The attacks keep that promise by construction (:mod:`tkmia_utils.exact`); of the model it
-        asks that a row's logits and gradient do not depend on the row's place in the batch. On
-        CPUs torch's convolutions, linear layers, ReLU and pooling were seen to do so; its sigmoid,
-        SiLU, ELU, softplus and Mish do not on AVX2, where last bits then depend on the place.
-        Another CPU, number of threads or version of torch rounds differently.
-    check_every : int
-        Ask the device for finished images only every so many iterations; changes no result.
-    device : str or torch.device
-        "auto" is where the model's parameters are.
-    precision : {"fp32", "tf32", "bf16"}
-        Of the victim's arithmetic. "tf32" changes nothing but matrix products and convolutions on
-        CUDA, where "fp32" means fp32 too; "bf16" is torch's autocast.
-    compile : bool
-        Run the victim through ``torch.compile``. In this arithmetic, and in those above other
-        than "fp32", an image that claims success is looked at again in fp32 eager and leaves only
-        if that confirms it; all logits returned are fp32 eager.
-    channels_last : bool
-        Lay the images of the slots out with their channels last.
-    keep_images : bool
-        False: do not return the adversarial images, so that memory does not grow with N.
     record : bool
         Keep the logits and norms of every iteration (for looking, not for speed).
     snapshots : sequence of int
         Iterations at which to note where the unfinished images stand, so that one long run
         answers for shorter limits too (:meth:`AttackResult.at`).
-    checkpoint : str or Path, optional
-        File in which the state is kept while the attack runs, with parts beside it that hold the
-        finished rows. The same call goes on from there after a kill, to the same bits, and
-        removes the files at its end. The same means: labels, settings, method, slots, arithmetic,
-        torch's version, the model's architecture and weights (of a plain function only its name)
-        and the images: all of a tensor; of a source its length, its first image and those at
-        work. Not with `record`.
-    checkpoint_every : int
-        Iterations between two states; changes no result.
-    progress : bool
-        Show images done, success rate and image-iterations a second; never where the environment
-        says ``CI``.
+    runtime : Runtime
+        How it is run: device, slots (the batch size), precision, checkpoint, progress. See
+        :class:`Runtime`.
     **options
         Options of the method, for instance ``variant="paper"``.
 
@@ -146,51 +107,53 @@ def attack(
         inside Y_p, an empty Y_p∖S, a model that does not compile, a checkpoint that is broken or
         of another call: the message begins with the argument's name.
     """
-    place = _device(model, device)
+    if not isinstance(runtime, Runtime):
+        raise ValueError(f"runtime: expected a Runtime, got {type(runtime).__name__}")
+    misplaced = sorted(split_settings(options)[0])
+    if misplaced:
+        name = misplaced[0]
+        raise ValueError(f"{name}: is a setting of the runtime: say runtime=Runtime({name}=...)")
+    place = _device(model, runtime)
     at = positions(images, index)
     queue = enqueue(
         len(at), labels, specified, k, max_iter=max_iter, lr=lr, alpha=alpha, momentum=momentum,
         delta=delta,
     )  # fmt: skip
     given = known_logits(clean_logits, queue)
-    check_one_of(precision, PRECISIONS, name="precision")
-    ways = {"compile": compile, "channels_last": channels_last, "keep_images": keep_images}
-    check_options(
-        counts={"slots": slots, "check_every": check_every, "checkpoint_every": checkpoint_every},
-        flags={**ways, "record": record, "progress": progress},
-        snapshots=snapshots,
-        checkpoint=checkpoint,
-    )
+    check_trace(record, snapshots, checkpoint=runtime.checkpoint)
     chosen = build(method, scores=scores, **options)
-    size = slots or min(len(at), DEFAULT_SLOTS.get(place.type, 16))
+    size = runtime.slots or min(len(at), DEFAULT_SLOTS.get(place.type, 16))
     n, classes = queue.labels.shape
-    forward = Forward(model, classes, device=place, precision=precision, compile=compile)
-    with Reader(images, at, ahead=size) as reader, arithmetic(precision, place):
-        kept = reader.first.shape[1:] if keep_images else None
+    forward = Forward(
+        model, classes, device=place, precision=runtime.precision, compile=runtime.compile
+    )
+    with Reader(images, at, ahead=size) as reader, arithmetic(runtime.precision, place):
+        kept = reader.first.shape[1:] if runtime.keep_images else None
         steps = int(queue.max_iter.max()) if record else None
         ledger = Ledger(n, classes, image=kept, snapshots=snapshots, steps=steps)
         working = Slots(
             forward, chosen, queue, reader, ledger, size=size, device=place, snapshots=snapshots,
-            clean_logits=given, channels_last=channels_last,
+            clean_logits=given, channels_last=runtime.channels_last,
         )  # fmt: skip
         forward.prepare(working.clean)
         files, step = None, 0
-        if checkpoint is not None:
+        if runtime.checkpoint is not None:
             told = _fingerprint(
                 reader, queue, model=model, method=chosen, slots=size, device=place,
-                clean_logits=given, snapshots=list(snapshots), precision=precision, **ways,
+                clean_logits=given, snapshots=list(snapshots),
+                **{name: getattr(runtime, name) for name in DECIDING},
             )  # fmt: skip
-            files = Checkpoint(checkpoint, told)
+            files = Checkpoint(runtime.checkpoint, told)
             step = _resume(files, working, ledger)
         if not step:
             working.fill(torch.arange(size))
-        with _progress(working, n, quiet=not progress) as show:
+        with _progress(working, n, quiet=not runtime.progress) as show:
             while working.occupied:
                 working.iterate()
                 step += 1
-                if step % check_every == 0:
+                if step % runtime.check_every == 0:
                     show(working.exchange())
-                if files and working.occupied and step % checkpoint_every == 0:
+                if files and working.occupied and step % runtime.checkpoint_every == 0:
                     files.save({"step": torch.tensor(step), **working.tensors()}, ledger.drain())
     if files:
         files.remove()
@@ -247,7 +210,7 @@ def _progress(working: Slots, n: int, *, quiet: bool) -> Iterator[Callable[[int]
         yield show
 
 
-def _device(model: object, device: str | torch.device) -> torch.device:
+def _device(model: object, runtime: Runtime) -> torch.device:
     """Where the model is; a model in training mode is refused."""
     if not callable(model):
         raise ValueError(f"model: expected a module or a function, got {type(model).__name__}")
@@ -258,10 +221,7 @@ def _device(model: object, device: str | torch.device) -> torch.device:
         home = next((p.device for p in model.parameters()), None)
     else:
         home = None
-    try:
-        wanted = None if device == "auto" else torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device: expected 'auto' or a torch device, got {device!r}") from error
+    wanted = runtime.wanted_device()
     if wanted and home and (wanted.type, wanted.index or 0) != (home.type, home.index or 0):
         raise ValueError(f"device: the model is on {home}, not on {wanted}; move it first")
     return home or wanted or torch.device("cpu")

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.engine.runtime import Runtime, split_settings
 from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.hashing import code_hash
@@ -180,12 +181,15 @@ def attack_shard(
     pandas.DataFrame
         :func:`tkmia_utils.experiments.protocol.to_frame` of every limit, one below the other.
     """
-    last = max(shard.limits)
+    last, (fast, settings) = max(shard.limits), split_settings(shard.settings)
+    runtime = Runtime(
+        slots=shard.slots, keep_images=False, checkpoint=checkpoint, progress=progress, **fast
+    )
     with _threads(shard.threads):
         _, result = protocol.run(
-            model, part, data, method=shard.method, max_iter=last, slots=shard.slots,
+            model, part, data, method=shard.method, max_iter=last, runtime=runtime,
             snapshots=[limit for limit in shard.limits if limit < last],
-            keep_images=False, checkpoint=checkpoint, progress=progress, **shard.settings,
+            **settings,
         )  # fmt: skip
         frames = []
         for limit in shard.limits:
@@ -264,7 +268,7 @@ def run(
     progress : bool
         Show a progress bar a shard.
     **settings
-        lr, alpha and the method's own options.
+        lr, alpha, the method's own options, and settings of :class:`tkmia_utils.Runtime`.
 
     Returns
     -------
@@ -336,8 +340,10 @@ def examples(
     max_iter : int
         The limit.
     """
+    fast, others = split_settings(settings)
     with _threads(torch.get_num_threads()):
         _, result = protocol.run(
-            victim.model, queue, data, method=method, max_iter=max_iter, slots=slots, **settings
-        )
+            victim.model, queue, data, method=method, max_iter=max_iter,
+            runtime=Runtime(slots=slots, **fast), **others,
+        )  # fmt: skip
     protocol.save_examples(path, queue, result, data)

@@ -302,7 +302,7 @@ def run(
     frame : pandas.DataFrame
         See :func:`to_frame`.
     result : AttackResult
-        With the adversarial images, unless ``keep_images=False``.
+        With the adversarial images, unless ``runtime=Runtime(keep_images=False)``.
     """
     result = attack(
         model, data, queue.labels, queue.specified, queue.k,

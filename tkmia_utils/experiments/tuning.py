@@ -7,6 +7,7 @@ import torch
 
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.loop import attack
+from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.victims.store import Victim
 
@@ -65,9 +66,9 @@ def search(
     rates = torch.tensor(settings).repeat_interleave(n, dim=0)
     result = attack(
         victim.model, data, many.labels, many.specified, many.k,
-        index=many.index, keep_images=False, delta=many.delta, method=method,
+        index=many.index, delta=many.delta, method=method,
         lr=rates[:, 0], alpha=rates[:, 1],
-        max_iter=max_iter, slots=slots,
+        max_iter=max_iter, runtime=Runtime(slots=slots, keep_images=False),
     )  # fmt: skip
     won, norms = result.success.reshape(-1, n), result.l2_paper.reshape(-1, n)
     grid = pd.DataFrame(settings, columns=["lr", "alpha"]).assign(

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from tkmia_utils import data, victims, workspace
 from tkmia_utils.engine.loop import DEFAULT_SLOTS
+from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.tuning import WITHOUT_RATES
 from tkmia_utils.victims.backbones import build
@@ -277,8 +278,9 @@ class _Study:
         options.setdefault("lr", 1e-3)
         tried = limit if self.trained else 3
         run: Callable[[], object] = lambda: protocol.run(  # noqa: E731
-            self.victim.model, part, self.val, max_iter=tried, slots=slots, **options
-        )
+            self.victim.model, part, self.val, max_iter=tried,
+            runtime=Runtime(slots=slots), **options,
+        )  # fmt: skip
         begun = time.perf_counter()
         _, result = run()
         seconds = time.perf_counter() - begun

@@ -1,0 +1,69 @@
+"""Promises of the runtime: how an attack is run is said once, and checked where it is said."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+import torch
+from test_engine import net, same, task
+
+from tkmia_utils import Runtime, attack
+from tkmia_utils.engine.runtime import split_settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("device", "cudaa"),
+        ("device", None),
+        ("slots", 0),
+        ("slots", 2.0),
+        ("slots", True),
+        ("check_every", None),
+        ("checkpoint_every", 0),
+        ("precision", "fp16"),
+        ("compile", "yes"),
+        ("channels_last", None),
+        ("keep_images", 1),
+        ("checkpoint", 3),
+        ("progress", "bar"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: "):
+        Runtime(**{name: value})
+
+
+def test_it_cannot_be_changed_afterwards():
+    with pytest.raises(FrozenInstanceError):
+        Runtime().slots = 3
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Runtime)])
+def test_a_setting_given_to_the_attack_itself_says_where_it_belongs(name):
+    model = net()
+    data = task(model, 2, k=2, side=16, classes=10)
+    value = getattr(Runtime(), name)
+    with pytest.raises(ValueError, match=rf"^{name}: .*runtime=Runtime\({name}="):
+        attack(model, *data, 2, **{name: value})
+
+
+def test_anything_else_is_no_runtime():
+    model = net()
+    with pytest.raises(ValueError, match=r"^runtime: "):
+        attack(model, *task(model, 2, k=2, side=16, classes=10), 2, runtime={"slots": 3})
+
+
+def test_the_defaults_are_those_of_an_attack_without_a_runtime():
+    model = net()
+    data = task(model, 6, k=2, side=16, classes=10)
+    call = dict(lr=0.05, max_iter=20)
+    runtime = Runtime(device=torch.device("cpu"), slots=6)
+    same(attack(model, *data, 2, **call), attack(model, *data, 2, **call, runtime=runtime))
+
+
+def test_settings_are_sorted_into_the_runtimes_and_the_others():
+    mixed = {"lr": 0.1, "slots": 3, "variant": "paper", "precision": "bf16"}
+    assert split_settings(mixed) == (
+        {"slots": 3, "precision": "bf16"},
+        {"lr": 0.1, "variant": "paper"},
+    )
