@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch.nn import functional
 
 from benchmarks.report import write
 from tkmia_utils import data, losses, measures, victims
+from tkmia_utils.engine.advice import AttackWarning
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.experiments import protocol
@@ -346,6 +348,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="leave out the largest measures")
     parser.add_argument("--root", default=".", help="the folder that holds runs/ and figures/")
     given = parser.parse_args(arguments)
+    # steps so small that nothing succeeds are what is wanted here
+    warnings.simplefilter("ignore", AttackWarning)
     file = Path(given.root) / "runs" / "quick" / "victim.safetensors"
     victim = victims.load(file, device="cpu") if file.is_file() else None
     scenes = data.load("emoji", "val", n=2500, cache=Path(given.root) / "cache")

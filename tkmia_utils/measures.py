@@ -290,3 +290,41 @@ MEASURES = {
     "AP@k": average_precision_at_k,
     "NDCG@k": ndcg_at_k,
 }
+
+
+def measure_changes(
+    clean: torch.Tensor,
+    adversarial: torch.Tensor,
+    labels: torch.Tensor,
+    specified: torch.Tensor,
+    k: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """All measures of every image before and after an attack, and how far they fell.
+
+    Parameters
+    ----------
+    clean, adversarial : torch.Tensor
+        Scores ``(N, C)``.
+    labels, specified : torch.Tensor
+        Bool ``(N, C)``.
+    k : torch.Tensor
+        int64 ``(N,)``.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        float64 ``(N,)`` each: ``delta_l`` (specified labels of the clean top k that left it) and,
+        for every measure M, ``M clean``, ``M adversarial`` and ``Delta M`` (clean minus
+        adversarial, so that a loss is positive). NaN for an image whose scores are not finite: it
+        has no ranking.
+    """
+    sound = (clean.isfinite() & adversarial.isfinite()).all(-1)
+    before, after, labels, specified, k = (
+        rows[sound] for rows in (clean, adversarial, labels, specified, k)
+    )
+    found = {"delta_l": delta_l(after, specified, k, before=before)}
+    for name, measure in MEASURES.items():
+        was, now = measure(before, labels, k), measure(after, labels, k)
+        found |= {f"{name} clean": was, f"{name} adversarial": now, f"Delta {name}": was - now}
+    blank = torch.full((len(sound),), torch.nan, dtype=torch.float64, device=clean.device)
+    return {name: blank.masked_scatter(sound, values) for name, values in found.items()}

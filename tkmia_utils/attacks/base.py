@@ -128,6 +128,7 @@ class PixelDescent:
     """
 
     watched: tuple[str, ...] = ("velocity",)
+    uses_lr: bool = True
 
     def __init__(self, *, scores: str = "logits") -> None:
         self.scores = check_scores_option(scores)

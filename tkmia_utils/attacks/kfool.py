@@ -23,6 +23,7 @@ class KFool(PixelDescent):
     """
 
     watched = ("adversarial",)
+    uses_lr = False
 
     def __init__(self, *, overshoot: float = 0.0, class_sum: str = "sum") -> None:
         super().__init__()

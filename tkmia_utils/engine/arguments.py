@@ -39,7 +39,8 @@ def enqueue(
         raise ValueError(f"labels: expected shape ({n}, C), got {got}")
     check_mask(labels, labels, name="labels")
     check_mask(specified, labels, name="specified")
-    labels, specified = labels.cpu(), specified.cpu()
+    # the result keeps them: what the caller does to his own afterwards must not change it
+    labels, specified = labels.cpu().clone(), specified.cpu().clone()
     classes = labels.shape[1]
     for bad, name, text in (
         (~labels.any(-1), "labels", "no relevant label"),

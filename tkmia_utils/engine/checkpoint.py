@@ -5,29 +5,16 @@ file with the rows finished since the last. All are written atomically, the part
 between the two leaves a part that the resumed run writes again.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from tkmia_utils.files import sweep, write_atomically
+from tkmia_utils.engine.tensor_file import Tensors, digest, read_tensors, write_tensors
+from tkmia_utils.files import sweep
 
 FORMAT = "tkmia attack 1"
-Tensors = dict[str, torch.Tensor]
-
-
-def digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes."""
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return sha.hexdigest()
 
 
 def described(thing: object) -> str:
@@ -102,26 +89,18 @@ class Checkpoint:
         return self.path.with_name(f"{self.path.name}.part{i}")
 
     def _write(self, path: Path, tensors: Tensors) -> None:
-        plain = torch.contiguous_format
-        tensors = {name: t.detach().cpu().clone(memory_format=plain) for name, t in tensors.items()}
-        told = {
-            "format": FORMAT,
+        metadata = {
             "arguments": json.dumps(self.arguments, sort_keys=True),
             "parts": str(self.parts),
-            "sha256": digest(tensors),
         }
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=told))
+        write_tensors(path, tensors, kind=FORMAT, metadata=metadata)
 
     def _read(self, path: Path) -> tuple[Tensors, dict[str, str]]:
         try:
-            with safe_open(path, "pt") as file:
-                told = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-            arguments = json.loads(told["arguments"]) if told.get("format") == FORMAT else None
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            tensors, told = read_tensors(path, kind=FORMAT)
+            arguments = json.loads(told["arguments"])
+        except (KeyError, ValueError) as error:
             raise self._broken(path, str(error)) from error
-        if arguments is None:
-            raise self._broken(path, "it holds no attack")
         if arguments != self.arguments:
             names = sorted({*arguments, *self.arguments})
             other = [name for name in names if arguments.get(name) != self.arguments.get(name)]
@@ -129,8 +108,6 @@ class Checkpoint:
                 f"checkpoint: {path} belongs to a call with other arguments: {', '.join(other)}; "
                 "call with the same, or remove the file to start afresh"
             )
-        if told["sha256"] != digest(tensors):
-            raise self._broken(path, "its bytes are not those that were written")
         return tensors, told
 
     def _broken(self, path: Path, why: str) -> ValueError:

@@ -7,6 +7,7 @@ weights), and one small transfer to the host. The slots are in :mod:`tkmia_utils
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,11 +15,13 @@ import torch
 from tqdm.auto import tqdm
 
 from tkmia_utils.attacks import Attack, AttackSpec, build
+from tkmia_utils.engine.advice import AttackWarning, advice
 from tkmia_utils.engine.arguments import check_trace, enqueue, known_logits
 from tkmia_utils.engine.checkpoint import Checkpoint, described
 from tkmia_utils.engine.forward import Forward, arithmetic
 from tkmia_utils.engine.images import Images, Reader, positions
-from tkmia_utils.engine.result import AttackResult, Ledger
+from tkmia_utils.engine.ledger import Ledger
+from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.engine.runtime import Runtime, split_settings
 from tkmia_utils.engine.slots import Slots, values
 from tkmia_utils.hashing import text_hash
@@ -100,6 +103,12 @@ def attack(
     -------
     AttackResult
 
+    Warns
+    -----
+    AttackWarning
+        Images that succeed unchanged, a gradient that is exactly zero, or steps so small that
+        nothing could succeed; the message says what to try.
+
     Raises
     ------
     ValueError
@@ -157,7 +166,11 @@ def attack(
                     files.save({"step": torch.tensor(step), **working.tensors()}, ledger.drain())
     if files:
         files.remove()
-    return ledger.result()
+    name = method if isinstance(method, str) else type(method).__name__
+    result = ledger.result(queue, method=name)
+    for text in advice(result, uses_lr=getattr(chosen, "uses_lr", True)):
+        warnings.warn(text, AttackWarning, stacklevel=2)
+    return result
 
 
 def _resume(files: Checkpoint, working: Slots, ledger: Ledger) -> int:

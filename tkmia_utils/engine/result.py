@@ -1,10 +1,23 @@
 """What an attack returns."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 
+from tkmia_utils.attacks import AttackSpec
+from tkmia_utils.engine.tensor_file import Tensors, read_tensors, write_tensors
+from tkmia_utils.measures import MEASURES, measure_changes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "tkmia result 1"
 REASONS = ("running", "success", "limit", "logits not finite", "gradient not finite")
 RUNNING, SUCCESS, LIMIT, BAD_LOGITS, BAD_GRADIENT = range(5)
 
@@ -46,9 +59,11 @@ class Snapshot:
     success: torch.Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackResult:
     """What an attack returns, all tensors on the CPU and in the order of the images given.
+
+    Printed, it is a summary of five lines.
 
     Attributes
     ----------
@@ -69,6 +84,10 @@ class AttackResult:
         float32 ``(N, C)``.
     reasons : tuple of str
         Why each image stopped: "success", "limit", "logits not finite", "gradient not finite".
+    spec : AttackSpec or None
+        What was asked for, one row an image: labels, S, k, delta, max_iter, lr, alpha, momentum.
+    method : str
+        Name of the attack.
     trace : Trace or None
         With ``record=True``.
     snapshots : dict of int to Snapshot
@@ -83,6 +102,8 @@ class AttackResult:
     clean_logits: torch.Tensor
     adversarial_logits: torch.Tensor
     reasons: tuple[str, ...]
+    spec: AttackSpec | None = None
+    method: str = ""
     trace: Trace | None = None
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
 
@@ -113,6 +134,9 @@ class AttackResult:
         success, adversarial = torch.where(late, then.success, self.success), self.adversarial
         if adversarial is not None:
             adversarial = torch.where(late.reshape(-1, 1, 1, 1), torch.nan, adversarial)
+        spec = self.spec
+        if spec is not None:
+            spec = replace(spec, max_iter=spec.max_iter.clamp_max(limit))
         return replace(
             self,
             adversarial=adversarial,
@@ -127,108 +151,185 @@ class AttackResult:
                     late.tolist(), success.tolist(), self.reasons, strict=True
                 )
             ),
+            spec=spec,
             trace=None,
             snapshots={},
         )
 
+    @property
+    def untouched(self) -> torch.Tensor:
+        """Successes without an attack, bool ``(N,)``: the clean image met the condition."""
+        return self.success & (self.iterations == 0)
 
-def note_name(name: str, limit: int) -> str:
-    """What a ledger calls a field of the snapshot at `max_iter`."""
-    return f"{name} at {limit}"
+    def __len__(self) -> int:
+        """How many images were attacked."""
+        return len(self.success)
 
-
-def blank_notes(n: int, classes: int, limits: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The fields of :class:`Snapshot` at every one of `limits`, with nothing noted yet."""
-    notes = {}
-    for limit in limits:
-        notes[note_name("logits", limit)] = torch.full((n, classes), torch.nan)
-        notes[note_name("l2", limit)] = torch.full((n,), torch.nan)
-        notes[note_name("l2_paper", limit)] = torch.full((n,), torch.nan)
-        notes[note_name("success", limit)] = torch.zeros(n, dtype=torch.bool)
-    return notes
-
-
-class Ledger:
-    """Results in the making: one row an image of the queue, entered when it leaves its slot.
-
-    Parameters
-    ----------
-    n, classes : int
-        N and C.
-    image : torch.Size or None
-        ``(3, H, W)`` to keep the adversarial images, None not to.
-    snapshots : sequence of int
-        Iterations with a snapshot.
-    steps : int or None
-        The largest limit, to keep a trace.
-
-    Attributes
-    ----------
-    columns : dict of str to torch.Tensor
-        By name, each with N rows, on the CPU.
-    trace : Trace or None
-        Written by the engine as it goes.
-    """
-
-    def __init__(
-        self,
-        n: int,
-        classes: int,
-        *,
-        image: torch.Size | None,
-        snapshots: Sequence[int] = (),
-        steps: int | None = None,
-    ) -> None:
-        self.columns = {
-            "status": torch.zeros(n, dtype=torch.int64),
-            "iterations": torch.zeros(n, dtype=torch.int64),
-            "l2": torch.zeros(n),
-            "l2_paper": torch.zeros(n),
-            "clean_logits": torch.full((n, classes), torch.nan),
-            "adversarial_logits": torch.full((n, classes), torch.nan),
-            **blank_notes(n, classes, snapshots),
-        }
-        if image is not None:
-            self.columns["adversarial"] = torch.empty(n, *image)
-        self.limits, self.trace = tuple(snapshots), None
-        if steps is not None:
-            many, one = (n, steps + 1, classes), (n, steps + 1)
-            self.trace = Trace(torch.full(many, torch.nan), torch.full(one, torch.nan))
-        self._entered: list[torch.Tensor] = []
-
-    def enter(self, queue_index: torch.Tensor, rows: dict[str, torch.Tensor]) -> None:
-        """Write rows `queue_index`, int64 ``(n,)``; the values may be on any device."""
-        for name, column in self.columns.items():
-            column[queue_index] = rows[name].to(column.device, column.dtype)
-        self._entered.append(queue_index)
-
-    def drain(self) -> dict[str, torch.Tensor]:
-        """Rows entered since this was last asked, with their numbers as ``queue_index``; or
-        nothing.
-        """
-        if not self._entered:
-            return {}
-        queue_index, self._entered = torch.cat(self._entered), []
-        return {
-            "queue_index": queue_index,
-            **{name: column[queue_index] for name, column in self.columns.items()},
-        }
-
-    def result(self) -> AttackResult:
-        """Everything, in the order of the queue."""
-        columns, status = self.columns, self.columns["status"]
-        return AttackResult(
-            adversarial=columns.get("adversarial"),
-            success=status == SUCCESS,
-            iterations=columns["iterations"],
-            l2=columns["l2"],
-            l2_paper=columns["l2_paper"],
-            clean_logits=columns["clean_logits"],
-            adversarial_logits=columns["adversarial_logits"],
-            reasons=tuple(REASONS[code] for code in status.tolist()),
-            trace=self.trace,
-            snapshots={
-                limit: Snapshot(*(columns[note_name(f.name, limit)] for f in fields(Snapshot)))
-                for limit in self.limits
-            },
+    def __repr__(self) -> str:
+        """Summarise it in five lines, without a tensor."""
+        n, won = len(self), self.success
+        counts = [(name, self.reasons.count(name)) for name in REASONS]
+        lines = [
+            f"AttackResult: {self.method or 'an attack'} on {n} images, {int(won.sum())} succeeded "
+            f"({won.double().mean():.1%}), {int(self.untouched.sum())} of them unchanged",
+            "  ended by    " + ", ".join(f"{name}: {count}" for name, count in counts if count),
+        ]
+        at, who = (won, "successes") if won.any() else (~won, "failures")
+        low, mid, high = _spread(self.l2[at])
+        lines.append(
+            f"  L2 norm     {mid:.3g} in [0, 1] pixels ({low:.3g} to {high:.3g}), "
+            f"{_spread(self.l2_paper[at])[1]:.3g} in [-1, 1] pixels; median of the {who}"
         )
+        low, mid, high = _spread(self.iterations[at])
+        lines.append(f"  iterations  {mid:g} ({low:g} to {high:g}); median of the {who}")
+        falls = self._falls()
+        if falls is not None:
+            said = ", ".join(f"{name} {float(falls[f'Delta {name}'].nanmean()):.3g}"
+                             for name in MEASURES)  # fmt: skip
+            lines.append(f"  measures    fall by {said}; mean of all images")
+        return "\n".join(lines)
+
+    def _falls(self) -> Tensors | None:
+        """Measures before and after; None where labels or k are not known."""
+        if self.spec is None:
+            return None
+        sets = (self.spec.labels, self.spec.specified, self.spec.k)
+        return measure_changes(self.clean_logits, self.adversarial_logits, *sets)
+
+    def to_frame(self, *, ids: Sequence[str] | None = None) -> pd.DataFrame:
+        """One row an image.
+
+        Parameters
+        ----------
+        ids : sequence of str, optional
+            Names of the images; default their positions.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``image, method, success, iterations, reason, l2`` (norm in [0, 1] pixels),
+            ``l2_paper`` (in [-1, 1] pixels) and, if the result has its :attr:`spec`, ``k, s``
+            (``|S|``), ``delta, max_iter, lr, alpha, delta_l`` (specified labels of the clean top k
+            that left it) and for every measure M ``M clean``, ``M adversarial`` and ``Delta M``
+            (clean minus adversarial; NaN where logits are not finite).
+
+        Raises
+        ------
+        ValueError
+            Not one id an image.
+        """
+        if ids is not None and len(ids) != len(self):
+            raise ValueError(f"ids: expected {len(self)} names, got {len(ids)}")
+        table: dict[str, object] = {
+            "image": range(len(self)) if ids is None else list(ids),
+            "method": self.method,
+            "success": self.success.numpy(),
+            "iterations": self.iterations.numpy(),
+            "reason": list(self.reasons),
+            "l2": self.l2.numpy(),
+            "l2_paper": self.l2_paper.numpy(),
+        }
+        spec, falls = self.spec, self._falls()
+        if spec is not None and falls is not None:
+            table |= {"k": spec.k.numpy(), "s": spec.specified.sum(-1).numpy()}
+            for name in ("delta", "max_iter", "lr", "alpha"):
+                table[name] = getattr(spec, name).numpy()
+            table |= {name: values.numpy() for name, values in falls.items()}
+        return pd.DataFrame(table)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything into one safetensors file, atomically; :meth:`load` reads it.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file, for instance ``"result.safetensors"``.
+
+        Returns
+        -------
+        Path
+            `path`.
+        """
+        tensors = {name: t for name in COLUMNS if (t := getattr(self, name)) is not None}
+        tensors["reasons"] = torch.tensor([REASONS.index(reason) for reason in self.reasons])
+        parts = {"spec": self.spec, "trace": self.trace}
+        parts |= {f"snapshot {limit}": snapshot for limit, snapshot in self.snapshots.items()}
+        for part, held in parts.items():
+            if held is not None:
+                tensors |= {
+                    f"{part} {name}": value
+                    for name, value in vars(held).items()
+                    if isinstance(value, torch.Tensor)
+                }
+        header = {
+            "method": self.method,
+            "k_max": None if self.spec is None else self.spec.k_max,
+            "trace": self.trace is not None,
+            "snapshots": list(self.snapshots),
+        }
+        return write_tensors(path, tensors, kind=FORMAT, metadata={"header": json.dumps(header)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AttackResult":
+        """Read what :meth:`save` wrote, equal to the bit.
+
+        Raises
+        ------
+        ValueError
+            There is no such file, or it is broken, or it holds something else.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"path: there is no file {path}")
+        try:
+            tensors, metadata = read_tensors(path, kind=FORMAT)
+            header = json.loads(metadata["header"])
+
+            def part(kind: type, name: str, **more: object) -> object:
+                names = [f.name for f in fields(kind) if f.name not in more]
+                return kind(**{n: tensors[f"{name} {n}"] for n in names}, **more)
+
+            return cls(
+                **{n: tensors.get(n) if n == "adversarial" else tensors[n] for n in COLUMNS},
+                reasons=tuple(REASONS[code] for code in tensors["reasons"].tolist()),
+                spec=None if header["k_max"] is None
+                else part(AttackSpec, "spec", k_max=header["k_max"]),
+                method=header["method"],
+                trace=part(Trace, "trace") if header["trace"] else None,
+                snapshots={i: part(Snapshot, f"snapshot {i}") for i in header["snapshots"]},
+            )  # fmt: skip
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"path: {path} is not a whole, saved AttackResult ({error})") from None
+
+    def plot(
+        self,
+        i: int,
+        image: torch.Tensor,
+        *,
+        classes: Sequence[str] | None = None,
+        factor: float | None = None,
+    ) -> "Figure":
+        """Draw one image before and after, its perturbation and both ranking lists.
+
+        Parameters
+        ----------
+        i, image, classes, factor
+            As for :func:`tkmia_utils.report.result_figure.plot_result`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        # by name, because the engine stands below the figures and does not depend on them
+        draw = resolve_name("tkmia_utils.report.result_figure:plot_result")
+        return draw(self, i, image, classes=classes, factor=factor)
+
+
+COLUMNS = (
+    "adversarial", "success", "iterations", "l2", "l2_paper", "clean_logits", "adversarial_logits",
+)  # fmt: skip
+
+
+def _spread(values: torch.Tensor) -> tuple[float, float, float]:
+    """Least, median (the lower where there are two) and greatest."""
+    ordered = values.double().sort().values
+    return float(ordered[0]), float(ordered[(len(ordered) - 1) // 2]), float(ordered[-1])

@@ -11,16 +11,8 @@ import torch
 from tkmia_utils.attacks import Attack, AttackSpec, Iterate
 from tkmia_utils.engine.forward import Forward
 from tkmia_utils.engine.images import Reader
-from tkmia_utils.engine.result import (
-    BAD_GRADIENT,
-    BAD_LOGITS,
-    LIMIT,
-    RUNNING,
-    SUCCESS,
-    Ledger,
-    blank_notes,
-    note_name,
-)
+from tkmia_utils.engine.ledger import Ledger, blank_notes, note_name
+from tkmia_utils.engine.result import BAD_GRADIENT, BAD_LOGITS, LIMIT, RUNNING, SUCCESS
 from tkmia_utils.topk import in_top_k
 
 

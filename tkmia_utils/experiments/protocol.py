@@ -18,7 +18,6 @@ from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.selection import Selection, global_selection, random_selection
 from tkmia_utils.files import write_atomically
-from tkmia_utils.measures import MEASURES
 
 
 @dataclass(frozen=True)
@@ -260,19 +259,10 @@ def to_frame(
         "l2": result.l2.numpy(),
         "l2_paper": result.l2_paper.numpy(),
     }
-    # an image whose logits were not finite has no ranking: its measures are NaN, not zero
-    sound = (result.clean_logits.isfinite() & result.adversarial_logits.isfinite()).all(-1)
-    clean, adversarial = result.clean_logits[sound], result.adversarial_logits[sound]
-    labels, specified, k = queue.labels[sound], queue.specified[sound], queue.k[sound]
-
-    def column(values: torch.Tensor) -> np.ndarray:
-        return torch.full((len(sound),), torch.nan).double().masked_scatter(sound, values).numpy()
-
-    table["delta_l"] = column(measures.delta_l(adversarial, specified, k, before=clean))
-    for name, measure in MEASURES.items():
-        before, after = measure(clean, labels, k), measure(adversarial, labels, k)
-        table |= {f"{name} clean": column(before), f"{name} adversarial": column(after)}
-        table[f"Delta {name}"] = column(before - after)
+    changes = measures.measure_changes(
+        result.clean_logits, result.adversarial_logits, queue.labels, queue.specified, queue.k
+    )
+    table |= {name: values.numpy() for name, values in changes.items()}
     return pd.DataFrame(table)
 
 

@@ -1,0 +1,97 @@
+"""What is worth a warning in an attack's result, and what to try: looked at when all is over."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from tkmia_utils.engine.result import AttackResult
+from tkmia_utils.topk import in_top_k
+
+
+class AttackWarning(UserWarning):
+    """An attack whose figures do not mean what they seem to; the message says what to try."""
+
+
+def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
+    """Warn of successes without an attack, of dead gradients and of steps that are too small.
+
+    Parameters
+    ----------
+    result : AttackResult
+        With its spec.
+    uses_lr : bool
+        False for a method that takes its steps without a learning rate.
+
+    Yields
+    ------
+    str
+        One message a finding; none where there is nothing to say.
+
+    Raises
+    ------
+    ValueError
+        The result has no spec.
+    """
+    if result.spec is None:
+        raise ValueError("result: expected one with its spec")
+    n, untouched = len(result), int(result.untouched.sum())
+    if untouched:
+        yield (
+            f"{untouched} of {n} images succeed unchanged, with norm 0: delta of their specified "
+            "labels were outside the clean top k already, so that nothing had to be hidden. "
+            "Specify labels that are in the clean top k (tkmia_utils.choose_specified does), and "
+            "leave these images out (result.untouched)."
+        )
+    dead = unmoved(result)
+    if dead.any():
+        yield (
+            f"{int(dead.sum())} of {n} images did not move at all: the gradient of the attack's "
+            "loss is exactly zero there. Common causes: a model that ends in a sigmoid or softmax "
+            'which saturates (return logits), scores="sigmoid" on confident logits (use "logits"), '
+            "rounding or clamping in the model, or a loss that is 0 on the clean image already "
+            "(try another method or form)."
+        )
+    pool = ~result.untouched & ~dead
+    stuck = pool & (share_of_least(result) < 1)
+    if pool.any() and not result.success[pool].any() and 2 * int(stuck.sum()) >= int(pool.sum()):
+        share = float(share_of_least(result)[stuck].median())
+        rates, steps = result.spec.lr[stuck].unique(), int(result.iterations[stuck].max())
+        # small steps add up, so that logits move about as far as lr says
+        times = 10.0 ** min(4, max(1, math.ceil(-math.log10(max(share, 1e-9)))))
+        larger = f"lr={times * float(rates[0]):.2g}" if len(rates) == 1 else f"{times:g} times lr"
+        yield (
+            f"none of {int(pool.sum())} images succeeded, and {int(stuck.sum())} of them could not "
+            f"have: in {steps} steps their logits moved by {share:.1%} (median) of the least that "
+            f"leads to success. Try {f'{larger}, or ' if uses_lr else ''}a larger max_iter."
+        )
+
+
+def unmoved(result: AttackResult) -> torch.Tensor:
+    """Which images failed where they began, bool ``(N,)``: steps were taken and changed nothing.
+
+    The logits are looked at as well as the norm, since a variant of TkMIA sees the clean image
+    through a tanh and so never has norm 0.
+    """
+    same = (result.adversarial_logits == result.clean_logits).all(-1)
+    limit = torch.tensor([reason == "limit" for reason in result.reasons])
+    return limit & (result.iterations > 0) & (same | (result.l2 == 0))
+
+
+def share_of_least(result: AttackResult) -> torch.Tensor:
+    """How far the logits moved, as a share of the least that could succeed, ``(N,)``.
+
+    A specified label leaves the top k only if k others pass it. While no logit moves by half of the
+    gap between it and the k-th highest of the others, they cannot. Infinite for an image that
+    succeeded, that took no step, or whose logits are not finite.
+    """
+    spec, clean = result.spec, result.clean_logits
+    moved = (result.adversarial_logits - clean).abs().amax(-1)
+    # where s is in the top k, the k-th highest of the others is the one at place k + 1
+    barrier = clean.sort(-1, descending=True).values.gather(-1, spec.k[:, None])
+    gaps = torch.where(in_top_k(clean, spec.k), clean - barrier, 0.0)
+    gaps = torch.where(spec.specified, gaps, torch.inf).sort(-1).values
+    least = gaps.gather(-1, spec.delta[:, None] - 1).squeeze(-1) / 2
+    share = moved / least
+    counts = ~result.success & (result.iterations > 0) & share.isfinite()
+    return torch.where(counts, share, torch.inf)
