@@ -49,6 +49,7 @@ FLOORS = [
     ["pipeline.compare"],
     ["pipeline.compare_report"],
     ["pipeline.runner", "pipeline.train_victim", "experiments.cluster", "report.slider"],
+    ["report.compare_attacks"],
 ]
 
 

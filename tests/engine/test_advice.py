@@ -29,7 +29,7 @@ def said(*data, **call) -> list[str]:
         attack(*data, **{**CALL, **call})
     assert all(issubclass(w.category, AttackWarning) for w in caught)
     assert all(w.filename == warnings_come_from for w in caught)
-    return [str(w.message) for w in caught]
+    return [str(w.message).partition(": ")[2] for w in caught]
 
 
 warnings_come_from = attack.__code__.co_filename

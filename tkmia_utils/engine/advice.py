@@ -58,11 +58,12 @@ def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
         share = float(share_of_least(result)[stuck].median())
         rates, steps = result.spec.lr[stuck].unique(), int(result.iterations[stuck].max())
         # small steps add up, so that logits move about as far as lr says
-        times = 10.0 ** min(4, max(1, math.ceil(-math.log10(max(share, 1e-9)))))
+        said = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+        times = 10.0 ** min(6, max(1, math.ceil(-math.log10(max(share, 1e-9)))))
         larger = f"lr={times * float(rates[0]):.2g}" if len(rates) == 1 else f"{times:g} times lr"
         yield (
             f"none of {int(pool.sum())} images succeeded, and {int(stuck.sum())} of them could not "
-            f"have: in {steps} steps their logits moved by {share:.1%} (median) of the least that "
+            f"have: in {steps} steps their logits moved by {said} (median) of the least that "
             f"leads to success. Try {f'{larger}, or ' if uses_lr else ''}a larger max_iter."
         )
 

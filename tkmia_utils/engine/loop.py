@@ -169,7 +169,7 @@ def attack(
     name = method if isinstance(method, str) else type(method).__name__
     result = ledger.result(queue, method=name)
     for text in advice(result, uses_lr=getattr(chosen, "uses_lr", True)):
-        warnings.warn(text, AttackWarning, stacklevel=2)
+        warnings.warn(f"{name}: {text}", AttackWarning, stacklevel=2)
     return result
 
 

@@ -239,3 +239,67 @@ def random_selection(
 def _lot(seed: int, image_id: str, label: int) -> bytes:
     """A label's place in the draw: a hash, so that no library's random stream can change it."""
     return hashlib.sha256(f"{seed}\x00{image_id}\x00{label}".encode()).digest()
+
+
+def choose_specified(
+    clean_scores: torch.Tensor,
+    labels: torch.Tensor,
+    k: int,
+    *,
+    m: int | None = None,
+    members: Sequence[int] | None = None,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    rule: str = "released",
+) -> Selection:
+    """Choose S for one's own images by one of the paper's schemes, and say which images qualify.
+
+    Parameters
+    ----------
+    clean_scores : torch.Tensor
+        Floating ``(N, C)``: the victim's logits of the clean images.
+    labels : torch.Tensor
+        Bool ``(N, C)``: relevant labels Y_p.
+    k : int
+        1 <= k <= C.
+    m : int, optional
+        Scheme S2: so many random relevant labels of the clean top k, 1 <= m <= k.
+    members : sequence of int, optional
+        Scheme S1: of every image the relevant labels among these class indices.
+    seed : int
+        Of S2's draw, which depends on nothing else but an image's id and its candidates: it is the
+        same in any order, batch or subset.
+    ids : sequence of str, optional
+        Names of the images; default their positions, which change when images are left out.
+    rule : {"released", "paper"}
+        See the module's docstring.
+
+    Returns
+    -------
+    Selection
+        ``specified`` for :func:`tkmia_utils.attack`, and ``first(n)``: positions of eligible images
+        for its `index`.
+
+    Raises
+    ------
+    ValueError
+        Not exactly one of `m` and `members`; wrong shapes, dtypes or ranges.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+    >>> labels = torch.tensor([[True, True, True, False]])
+    >>> chosen = choose_specified(logits, labels, k=2, members=[0, 3])
+    >>> chosen.specified.tolist(), chosen.eligible.tolist()
+    ([[True, False, False, False]], [True])
+    """
+    if (m is None) == (members is None):
+        raise ValueError("m, members: expected one of the two")
+    _check_labels(labels)
+    check_k(k, low=1, high=labels.shape[-1])
+    _check_clean(clean_scores, labels)
+    labels, clean_scores = labels.cpu(), clean_scores.detach().cpu()
+    if members is not None:
+        return global_selection(labels, members, k, clean_scores=clean_scores, rule=rule)
+    ids = [str(i) for i in range(len(labels))] if ids is None else ids
+    return random_selection(labels, m, k, ids=ids, seed=seed, clean_scores=clean_scores, rule=rule)
