@@ -7,7 +7,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 
 from tkmia_utils.attacks import AttackSpec
@@ -15,6 +14,7 @@ from tkmia_utils.engine.tensor_file import Tensors, read_tensors, write_tensors
 from tkmia_utils.measures import MEASURES, measure_changes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 FORMAT = "tkmia result 1"
@@ -196,7 +196,7 @@ class AttackResult:
         sets = (self.spec.labels, self.spec.specified, self.spec.k)
         return measure_changes(self.clean_logits, self.adversarial_logits, *sets)
 
-    def to_frame(self, *, ids: Sequence[str] | None = None) -> pd.DataFrame:
+    def to_frame(self, *, ids: Sequence[str] | None = None) -> "pd.DataFrame":
         """One row an image.
 
         Parameters
@@ -218,6 +218,8 @@ class AttackResult:
         ValueError
             Not one id an image.
         """
+        import pandas as pd  # an attack alone does not wait for it
+
         if ids is not None and len(ids) != len(self):
             raise ValueError(f"ids: expected {len(self)} names, got {len(ids)}")
         table: dict[str, object] = {
