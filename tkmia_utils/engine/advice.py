@@ -47,10 +47,11 @@ def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
     if dead.any():
         yield (
             f"{int(dead.sum())} of {n} images did not move at all: the gradient of the attack's "
-            "loss is exactly zero there. Common causes: a model that ends in a sigmoid or softmax "
-            'which saturates (return logits), scores="sigmoid" on confident logits (use "logits"), '
-            "rounding or clamping in the model, or a loss that is 0 on the clean image already "
-            "(try another method or form)."
+            "loss is zero there, or nothing is left of its steps after rounding and clipping to "
+            "[0, 1]. Common causes: a model that ends in a sigmoid or softmax which saturates "
+            '(return logits), scores="sigmoid" on confident logits (use "logits"), rounding or '
+            "clamping in the model, a loss that is 0 on the clean image already (try another "
+            "method or form), or a tiny lr."
         )
     pool = ~result.untouched & ~dead
     stuck = pool & (share_of_least(result) < 1)

@@ -106,7 +106,7 @@ def attack(
     Warns
     -----
     AttackWarning
-        Images that succeed unchanged, a gradient that is exactly zero, or steps so small that
+        Images that succeed unchanged, a gradient that is zero, or steps so small that
         nothing could succeed; the message says what to try.
 
     Raises
