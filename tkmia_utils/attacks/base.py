@@ -59,7 +59,7 @@ class Iterate:
         Clean images ``(B, 3, H, W)`` in [0, 1].
     logits, clean_logits : torch.Tensor
         ``(B, C)``, of the adversarial images and of the clean ones.
-    pull : VJP
+    vjp : VJP
         Vector-Jacobian product at the adversarial images.
     rows : AttackSpec
         Labels and settings.
@@ -144,7 +144,8 @@ class PixelDescent:
 
     def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
         """Distance of the adversarial image from the clean one."""
-        return (adversarial - images).flatten(1).norm(dim=1) / PIXEL_SCALE
+        distance: torch.Tensor = (adversarial - images).flatten(1).norm(dim=1)
+        return distance / PIXEL_SCALE
 
     def score_gradient(self, scores: torch.Tensor, rows: AttackSpec, state: State) -> torch.Tensor:
         """Gradient of the attack's loss with respect to the scores, ``(B, C)``."""

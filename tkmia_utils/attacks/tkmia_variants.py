@@ -78,7 +78,8 @@ class ReleasedTkMIA(TkMIA):
 
     def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
         """||m||, which the released code calls the perturbation."""
-        return state["m"].flatten(1).norm(dim=1)
+        norm: torch.Tensor = state["m"].flatten(1).norm(dim=1)
+        return norm
 
     def step(self, point: Iterate, state: State) -> State:
         """One step of SGD on m; the tanh keeps the image in its box."""

@@ -88,6 +88,7 @@ def share_of_least(result: AttackResult) -> torch.Tensor:
     succeeded, that took no step, or whose logits are not finite.
     """
     spec, clean = result.spec, result.clean_logits
+    assert spec is not None, "an attack says what it was asked for"
     moved = (result.adversarial_logits - clean).abs().amax(-1)
     # where s is in the top k, the k-th highest of the others is the one at place k + 1
     barrier = clean.sort(-1, descending=True).values.gather(-1, spec.k[:, None])

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -117,8 +118,9 @@ def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    homes = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    backends: Any = torch.backends  # its attributes are made at run time
+    homes = (backends.cuda.matmul, backends.cudnn)
+    kinds = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
     before, said = [_allowed(home) for home in homes], [kind.fp32_precision for kind in kinds]
     try:
         # torch has an old and a new way to say it, and complains unless both say the same
@@ -135,9 +137,9 @@ def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
             kind.fp32_precision = value
 
 
-def _allowed(home: object) -> bool | None:
+def _allowed(home: Any) -> bool | None:
     """What the old way says; None where only the new one was used."""
     try:
-        return home.allow_tf32
+        return bool(home.allow_tf32)
     except RuntimeError:
         return None

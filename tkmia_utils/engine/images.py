@@ -142,10 +142,12 @@ class Reader:
         start, self.next = self.next, self.next + n
         if isinstance(self.images, torch.Tensor):
             return self.read(self.at[start : self.next])
-        taken, done = torch.empty(n, *self.shape), 0
+        taken, done = torch.empty(n, *self.first.shape[1:]), 0
         while done < n:
             if self._ready is None or not len(self._ready):
-                self._ready = (self._coming or self._ask()).result()
+                coming = self._coming or self._ask()
+                assert coming is not None, "no more rows are taken than the queue has"
+                self._ready = coming.result()
                 self._coming = self._ask()
             some = self._ready[: n - done]
             taken[done : done + len(some)] = some

@@ -191,12 +191,13 @@ def _resume(files: Checkpoint, working: Slots, ledger: Ledger) -> int:
 def _fingerprint(reader: Reader, queue: AttackSpec, **arguments: object) -> dict[str, str]:
     """Every argument that decides a result, in short; `checkpoint` says which."""
     images = reader.images
+    shown: object = images
     if not isinstance(images, torch.Tensor):
         kind, first = type(images).__qualname__, described(reader.first)
         # a data set tells by its images' hashes whether one was replaced
         hashes = text_hash(images.digests(reader.at)) if hasattr(images, "digests") else ""
-        images = f"{kind} {len(images)} {first} {hashes}"
-    told = {**values(queue), "images": images, "index": reader.at, **arguments}
+        shown = f"{kind} {len(images)} {first} {hashes}"
+    told = {**values(queue), "images": shown, "index": reader.at, **arguments}
     return {name: described(value) for name, value in told.items()} | {"torch": torch.__version__}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -254,7 +254,7 @@ class AttackResult:
         """
         tensors = {name: t for name in COLUMNS if (t := getattr(self, name)) is not None}
         tensors["reasons"] = torch.tensor([REASONS.index(reason) for reason in self.reasons])
-        parts = {"spec": self.spec, "trace": self.trace}
+        parts: dict[str, object] = {"spec": self.spec, "trace": self.trace}
         parts |= {f"snapshot {limit}": snapshot for limit, snapshot in self.snapshots.items()}
         for part, held in parts.items():
             if held is not None:
@@ -286,12 +286,14 @@ class AttackResult:
             tensors, metadata = read_tensors(path, kind=FORMAT)
             header = json.loads(metadata["header"])
 
-            def part(kind: type, name: str, **more: object) -> object:
+            def part(kind: type, name: str, **more: object) -> Any:
                 names = [f.name for f in fields(kind) if f.name not in more]
                 return kind(**{n: tensors[f"{name} {n}"] for n in names}, **more)
 
+            columns: dict[str, Any] = {n: tensors[n] for n in COLUMNS if n != "adversarial"}
             return cls(
-                **{n: tensors.get(n) if n == "adversarial" else tensors[n] for n in COLUMNS},
+                adversarial=tensors.get("adversarial"),
+                **columns,
                 reasons=tuple(REASONS[code] for code in tensors["reasons"].tolist()),
                 spec=None if header["k_max"] is None
                 else part(AttackSpec, "spec", k_max=header["k_max"]),
@@ -323,7 +325,8 @@ class AttackResult:
         """
         # by name, because the engine stands below the figures and does not depend on them
         draw = resolve_name("tkmia_utils.report.result_figure:plot_result")
-        return draw(self, i, image, classes=classes, factor=factor)
+        figure: Figure = draw(self, i, image, classes=classes, factor=factor)
+        return figure
 
 
 COLUMNS = (

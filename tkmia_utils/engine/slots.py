@@ -12,7 +12,7 @@ from tkmia_utils.attacks import Attack, AttackSpec, Iterate
 from tkmia_utils.engine.forward import Forward
 from tkmia_utils.engine.images import Reader
 from tkmia_utils.engine.ledger import Ledger, blank_notes, note_name
-from tkmia_utils.engine.result import BAD_GRADIENT, BAD_LOGITS, LIMIT, RUNNING, SUCCESS
+from tkmia_utils.engine.result import BAD_GRADIENT, BAD_LOGITS, LIMIT, RUNNING, SUCCESS, Trace
 from tkmia_utils.topk import in_top_k
 
 
@@ -113,7 +113,7 @@ class Slots:
         self.logits = where_rows(running, seen, self.logits)
         self.status = torch.where(running, verdict, self.status)
         if self.ledger.trace is not None:
-            self._record(x, seen, running)
+            self._record(self.ledger.trace, x, seen, running)
         for limit in noted:
             self._note(limit, x, seen, running & (self.iteration == limit))
 
@@ -228,10 +228,12 @@ class Slots:
         self.occupied += len(slots)
         self.needs_exchange = True
 
-    def _record(self, x: torch.Tensor, seen: torch.Tensor, running: torch.Tensor) -> None:
+    def _record(
+        self, trace: Trace, x: torch.Tensor, seen: torch.Tensor, running: torch.Tensor
+    ) -> None:
         slots = (running.cpu() & (self.queue_index >= 0)).nonzero().flatten()
         queue_index, at = self.queue_index[slots], slots.to(self.device)
-        when, trace = self.iteration[at].cpu(), self.ledger.trace
+        when = self.iteration[at].cpu()
         trace.logits[queue_index, when] = seen[at].cpu()
         trace.l2[queue_index, when] = (x - self.clean)[at].flatten(1).norm(dim=1).cpu()
 
@@ -290,9 +292,8 @@ def values(rows: AttackSpec) -> dict[str, torch.Tensor]:
 
 def take(rows: AttackSpec, index: torch.Tensor, device: torch.device) -> AttackSpec:
     """Some of the rows, on the device."""
-    return AttackSpec(
-        *(value[index].to(device) for value in values(rows).values()), k_max=rows.k_max
-    )
+    some = {name: value[index].to(device) for name, value in values(rows).items()}
+    return AttackSpec(**some, k_max=rows.k_max)
 
 
 def where_rows(rows: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
@@ -313,7 +314,8 @@ def finite_rows(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         return tuple(range(1, value.ndim))
 
     if tensors[0].device.type == "cpu":  # a sum is the quickest proof, and free to look at
-        total = sum(value.sum(axes(value)) if value.ndim > 1 else value for value in tensors)
+        sums = (value.sum(axes(value)) if value.ndim > 1 else value for value in tensors)
+        total = sum(sums, start=torch.zeros(()))
         finite = total.isfinite()
         if finite.all():
             return finite
