@@ -40,9 +40,10 @@ bench: setup  ## time the engine beside its floor, a plain loop and other librar
 lab: setup  ## open the notebooks in JupyterLab
 	$(RUN) -m jupyter lab -y --notebook-dir=notebooks $(LAB_FLAGS)
 
-lint: setup  ## ruff over modules, tests and notebooks; no outputs in notebooks
+lint: setup  ## ruff everywhere, types of mathematics, attacks and engine, no outputs in notebooks
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 	$(RUN) -m nbstripout --verify notebooks/*.ipynb
 
 format: setup  ## let ruff and nbstripout put right what they can
@@ -51,4 +52,4 @@ format: setup  ## let ruff and nbstripout put right what they can
 	$(RUN) -m nbstripout notebooks/*.ipynb
 
 clean:  ## remove data sets, victims and runs with their figures; .venv and the record stay
-	rm -rf cache runs .pytest_cache .ruff_cache
+	rm -rf cache runs .pytest_cache .ruff_cache .mypy_cache
