@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import tomllib
+from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
 
@@ -16,41 +17,25 @@ from tkmia_utils.pipeline import record
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The rooms of the package, floor by floor from the ground: a module or a folder of modules. What a
+# room imports stands on a lower floor. README.md draws the same.
 FLOORS = [
-    ["validation", "files", "interruption", "exact", "pipeline.pace", "hashing"],
-    ["topk", "measures"],
-    ["losses", "experiments.selection"],
-    ["attacks"],
-    ["engine.arguments", "engine.images", "engine.forward", "engine.tensor_file"],
-    ["engine.runtime", "engine.result", "engine.checkpoint"],
-    ["engine.ledger", "engine.advice"],
-    ["engine.slots"],
-    ["engine.loop"],
-    ["workspace"],
-    ["data"],
-    ["victims.backbones", "victims.recipes"],
-    ["victims.prediction"],
-    ["victims.training"],
-    ["victims.store"],
-    ["experiments.protocol"],
-    [
-        "report.tables",
-        "experiments.campaign",
-        "experiments.tuning",
-        "paper.polytope",
-        "paper.tables",
-    ],
-    ["paper.audit", "paper.comparison"],
-    ["paper.claims"],
-    ["report.figures"],
-    ["paper.figures", "report.gallery", "report.exchange", "report.result_figure"],
-    ["pipeline.profile", "pipeline.cost", "pipeline.inputs", "pipeline.execution"],
-    ["pipeline.record"],
-    ["pipeline.compare"],
-    ["pipeline.compare_report"],
-    ["pipeline.runner", "pipeline.train_victim", "experiments.cluster", "report.slider"],
-    ["report.compare_attacks"],
+    ["validation", "files", "exact", "interruption"],
+    ["topk", "hashing"],
+    ["measures", "losses", "workspace"],
+    ["attacks", "data"],
+    ["engine", "victims"],
+    ["experiments"],
+    ["report"],
+    ["paper"],
+    ["pipeline"],
 ]
+PACKAGE = ROOT / "tkmia_utils"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.glob("**/*.py"))
+    if path != PACKAGE / "__init__.py"  # the package's face, for those outside
+}
 
 
 def pyproject() -> dict[str, Requirement]:
@@ -83,36 +68,51 @@ def test_constraints_pin_every_dependency_to_a_version_pyproject_allows():
         assert allowed[pin.name].specifier.contains(version), pin
 
 
-def floor(module: str) -> int:
-    """Of the longest part of the name that is listed; a whole package is as high as its highest."""
-    name = module.removeprefix("tkmia_utils.")
-    while name:
-        found = [
-            i for i, modules in enumerate(FLOORS) for r in modules if f"{r}.".startswith(f"{name}.")
-        ]
-        if found:
-            return max(found)
-        name = name.rpartition(".")[0]
-    raise AssertionError(f"{module} stands on no floor")
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "tkmia_utils").glob("**/*.py")), ids=str)
-def test_an_import_never_points_up_and_a_room_stays_small(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts == ("tkmia_utils", "__init__"):
-        return
-    here = floor(".".join(parts).removesuffix(".__init__").removesuffix(".__main__"))
-    for node in ast.walk(ast.parse(text)):
-        names = []
+def imported(path: Path) -> set[str]:
+    """What a module imports from the package, anywhere in it: "topk.ranks", "data.base", "data"."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{a.name}" for a in node.names]
-        for name in names:
-            if name.startswith("tkmia_utils."):
-                assert floor(name) <= here, f"{'.'.join(parts)} imports {name}"
+            assert node.level == 0, f"{path}: an import is written in full"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    inside = {name for name in names if name.split(".")[0] == "tkmia_utils"}
+    return {name.removeprefix("tkmia_utils").removeprefix(".") for name in inside}
+
+
+def test_every_room_stands_on_one_floor():
+    rooms = [room for floor in FLOORS for room in floor]
+    assert sorted(rooms) == sorted({name.split(".")[0] for name in MODULES})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_an_import_points_to_a_lower_floor(module):
+    height = {room: i for i, floor in enumerate(FLOORS) for room in floor}
+    room = module.split(".")[0]
+    for name in imported(MODULES[module]):
+        other = name.split(".")[0]
+        assert other in height, f"{module} imports {name or 'the whole package'}"
+        assert other == room or height[other] < height[room], f"{module} imports {name}"
+
+
+def test_imports_make_no_circle_within_a_room_either():
+    graph = {}
+    for module, path in MODULES.items():
+        names = {n if n in MODULES else n.rpartition(".")[0] for n in imported(path)}
+        assert names <= MODULES.keys(), f"{module}: {names - MODULES.keys()}"
+        graph[module] = names
+    TopologicalSorter(graph).prepare()  # raises CycleError, and names the circle
+
+
+def test_the_package_needs_neither_its_tests_nor_its_benchmarks():
+    outside = re.compile(r"(?m)^\s*(from|import) (tests|benchmarks)\b")
+    assert not [name for name, path in MODULES.items() if outside.search(path.read_text())]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_stays_small(module):
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 400
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
