@@ -8,7 +8,7 @@ LAB_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce record compare test bench lab lint format clean
+.PHONY: help setup reproduce record compare test bench lab lint format docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ format: setup  ## let ruff and nbstripout put right what they can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 	$(RUN) -m nbstripout notebooks/*.ipynb
+
+docs: setup  ## write docs/api.md from the docstrings
+	$(RUN) docs/make_api.py
 
 clean:  ## remove data sets, victims and runs with their figures; .venv and the record stay
 	rm -rf cache runs .pytest_cache .ruff_cache .mypy_cache
