@@ -10,7 +10,7 @@ from test_frame import FLOORS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tkmia_utils"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("data/**/README.md")])
 SUFFIXES = "py|md|ipynb|csv|yaml|yml|toml|txt|json|cff"
 PATH = re.compile(rf"(\.?[A-Za-z][\w-]*/)+([\w.-]+)?|\.?[\w-]+\.({SUFFIXES})")
