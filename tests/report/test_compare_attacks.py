@@ -74,6 +74,18 @@ def test_a_selection_leaves_out_what_is_not_eligible_and_a_data_set_brings_its_l
     plt.close(found.figure)
 
 
+def test_images_that_all_end_alike_can_be_drawn():
+    """A mean and its resamples may then differ in their last bits."""
+    model, *data = world(1)
+    images, labels, specified = (rows.repeat(7, *[1] * (rows.ndim - 1)) for rows in data)
+    runtime = Runtime(slots=7)
+    found = compare(
+        model, images, labels, k=3, specified=specified, lr=0.05, max_iter=30, runtime=runtime
+    )
+    assert (found.table["n"] == 7).all() and set(found.table["success"]) <= {0.0, 1.0}
+    plt.close(found.figure)
+
+
 def test_a_success_without_an_attack_is_counted():
     model, images, labels, specified = world()
     low = torch.zeros_like(labels).scatter_(1, model(images).argsort()[:, :1], True)
