@@ -32,7 +32,7 @@ def world(n=8):
 def test_each_method_does_what_it_does_alone_and_the_table_says_it():
     model, images, labels, specified = world()
     methods = {"tkmia": {}, "kfool": {"max_iter": 7}, "late": {"method": "tkmia", "lr": 1e-3}}
-    with pytest.warns(UserWarning, match="tkmia: none of 8"):
+    with pytest.warns(UserWarning, match="tkmia: 0 of 8 images succeeded"):
         found = compare(model, images, labels, k=3, specified=specified, methods=methods, **CALL)
     table, figure, results, index = found
     assert table.index.tolist() == list(methods) == list(results)

@@ -65,7 +65,7 @@ def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
         times = 10.0 ** min(6, max(1, math.ceil(-math.log10(max(share, 1e-9)))))
         larger = f"lr={times * float(rates[0]):.2g}" if len(rates) == 1 else f"{times:g} times lr"
         yield (
-            f"none of {int(pool.sum())} images succeeded, and {int(stuck.sum())} of them could not "
+            f"0 of {int(pool.sum())} images succeeded, and {int(stuck.sum())} of them could not "
             f"have: in {steps} steps their logits moved by {said} (median) of the least that "
             f"leads to success. Try {f'{larger}, or ' if uses_lr else ''}a larger max_iter."
         )
