@@ -32,7 +32,7 @@ def world(n=8):
 def test_each_method_does_what_it_does_alone_and_the_table_says_it():
     model, images, labels, specified = world()
     methods = {"tkmia": {}, "kfool": {"max_iter": 7}, "late": {"method": "tkmia", "lr": 1e-3}}
-    with pytest.warns(UserWarning, match="tkmia: none of 8"):
+    with pytest.warns(UserWarning, match="tkmia: 0 of 8 images succeeded"):
         found = compare(model, images, labels, k=3, specified=specified, methods=methods, **CALL)
     table, figure, results, index = found
     assert table.index.tolist() == list(methods) == list(results)
@@ -71,6 +71,18 @@ def test_a_selection_leaves_out_what_is_not_eligible_and_a_data_set_brings_its_l
     alone = attack(model, images[at], labels[at], chosen.specified[at], 3, **CALL)
     same(found.results["tkmia"], alone)
     assert found.table.loc["tkmia", "n"] == 11 and found.table.loc["tkmia", "unchanged"] == 0
+    plt.close(found.figure)
+
+
+def test_images_that_all_end_alike_can_be_drawn():
+    """A mean and its resamples may then differ in their last bits."""
+    model, *data = world(1)
+    images, labels, specified = (rows.repeat(7, *[1] * (rows.ndim - 1)) for rows in data)
+    runtime = Runtime(slots=7)
+    found = compare(
+        model, images, labels, k=3, specified=specified, lr=0.05, max_iter=30, runtime=runtime
+    )
+    assert (found.table["n"] == 7).all() and set(found.table["success"]) <= {0.0, 1.0}
     plt.close(found.figure)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
+from tkmia_utils.attacks import AttackSpec
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.topk import in_top_k
 
@@ -35,7 +36,7 @@ def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
     """
     if result.spec is None:
         raise ValueError("result: expected one with its spec")
-    n, untouched = len(result), int(result.untouched.sum())
+    spec, n, untouched = result.spec, len(result), int(result.untouched.sum())
     if untouched:
         yield (
             f"{untouched} of {n} images succeed unchanged, with norm 0: delta of their specified "
@@ -54,16 +55,17 @@ def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
             "method or form), or a tiny lr."
         )
     pool = ~result.untouched & ~dead
-    stuck = pool & (share_of_least(result) < 1)
+    least = share_of_least(result, spec)
+    stuck = pool & (least < 1)
     if pool.any() and not result.success[pool].any() and 2 * int(stuck.sum()) >= int(pool.sum()):
-        share = float(share_of_least(result)[stuck].median())
-        rates, steps = result.spec.lr[stuck].unique(), int(result.iterations[stuck].max())
+        share = float(least[stuck].median())
+        rates, steps = spec.lr[stuck].unique(), int(result.iterations[stuck].max())
         # small steps add up, so that logits move about as far as lr says
         said = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
         times = 10.0 ** min(6, max(1, math.ceil(-math.log10(max(share, 1e-9)))))
         larger = f"lr={times * float(rates[0]):.2g}" if len(rates) == 1 else f"{times:g} times lr"
         yield (
-            f"none of {int(pool.sum())} images succeeded, and {int(stuck.sum())} of them could not "
+            f"0 of {int(pool.sum())} images succeeded, and {int(stuck.sum())} of them could not "
             f"have: in {steps} steps their logits moved by {said} (median) of the least that "
             f"leads to success. Try {f'{larger}, or ' if uses_lr else ''}a larger max_iter."
         )
@@ -80,15 +82,14 @@ def unmoved(result: AttackResult) -> torch.Tensor:
     return limit & (result.iterations > 0) & (same | (result.l2 == 0))
 
 
-def share_of_least(result: AttackResult) -> torch.Tensor:
+def share_of_least(result: AttackResult, spec: AttackSpec) -> torch.Tensor:
     """How far the logits moved, as a share of the least that could succeed, ``(N,)``.
 
     A specified label leaves the top k only if k others pass it. While no logit moves by half of the
     gap between it and the k-th highest of the others, they cannot. Infinite for an image that
     succeeded, that took no step, or whose logits are not finite.
     """
-    spec, clean = result.spec, result.clean_logits
-    assert spec is not None, "an attack says what it was asked for"
+    clean = result.clean_logits
     moved = (result.adversarial_logits - clean).abs().amax(-1)
     # where s is in the top k, the k-th highest of the others is the one at place k + 1
     barrier = clean.sort(-1, descending=True).values.gather(-1, spec.k[:, None])

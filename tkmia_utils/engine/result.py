@@ -1,11 +1,11 @@
 """What an attack returns."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -254,7 +254,8 @@ class AttackResult:
         """
         tensors = {name: t for name in COLUMNS if (t := getattr(self, name)) is not None}
         tensors["reasons"] = torch.tensor([REASONS.index(reason) for reason in self.reasons])
-        parts: dict[str, object] = {"spec": self.spec, "trace": self.trace}
+        parts: dict[str, AttackSpec | Trace | Snapshot | None]
+        parts = {"spec": self.spec, "trace": self.trace}
         parts |= {f"snapshot {limit}": snapshot for limit, snapshot in self.snapshots.items()}
         for part, held in parts.items():
             if held is not None:
@@ -286,22 +287,21 @@ class AttackResult:
             tensors, metadata = read_tensors(path, kind=FORMAT)
             header = json.loads(metadata["header"])
 
-            def part(kind: type, name: str, **more: object) -> Any:
-                names = [f.name for f in fields(kind) if f.name not in more]
-                return kind(**{n: tensors[f"{name} {n}"] for n in names}, **more)
+            def part(name: str) -> Tensors:
+                start = f"{name} "
+                return {n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)}
 
-            columns: dict[str, Any] = {n: tensors[n] for n in COLUMNS if n != "adversarial"}
+            k_max = header["k_max"]
             return cls(
+                **{name: tensors[name] for name in COLUMNS[1:]},
                 adversarial=tensors.get("adversarial"),
-                **columns,
                 reasons=tuple(REASONS[code] for code in tensors["reasons"].tolist()),
-                spec=None if header["k_max"] is None
-                else part(AttackSpec, "spec", k_max=header["k_max"]),
+                spec=None if k_max is None else AttackSpec(**part("spec"), k_max=k_max),
                 method=header["method"],
-                trace=part(Trace, "trace") if header["trace"] else None,
-                snapshots={i: part(Snapshot, f"snapshot {i}") for i in header["snapshots"]},
-            )  # fmt: skip
-        except (KeyError, IndexError, ValueError) as error:
+                trace=Trace(**part("trace")) if header["trace"] else None,
+                snapshots={i: Snapshot(**part(f"snapshot {i}")) for i in header["snapshots"]},
+            )
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"path: {path} is not a whole, saved AttackResult ({error})") from None
 
     def plot(
@@ -324,9 +324,8 @@ class AttackResult:
         matplotlib.figure.Figure
         """
         # by name, because the engine stands below the figures and does not depend on them
-        draw = resolve_name("tkmia_utils.report.result_figure:plot_result")
-        figure: Figure = draw(self, i, image, classes=classes, factor=factor)
-        return figure
+        draw: Callable[..., Figure] = resolve_name("tkmia_utils.report.result_figure:plot_result")
+        return draw(self, i, image, classes=classes, factor=factor)
 
 
 COLUMNS = (

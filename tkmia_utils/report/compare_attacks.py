@@ -157,4 +157,6 @@ FAILURE = {"color": "0.6", "marker": "x"}
 def _points(ax: Axes, means: pd.DataFrame, name: str, height: np.ndarray, **look: object) -> None:
     """Means with their 95 % intervals, one a method."""
     middle, low, high = (means[f"{name}{end}"].to_numpy(float) for end in ("", " low", " high"))
-    ax.errorbar(middle, height, xerr=[middle - low, high - middle], linestyle="none", **look)
+    # never negative, which a last bit between a mean and its resamples could make it
+    bars = np.maximum([middle - low, high - middle], 0)
+    ax.errorbar(middle, height, xerr=bars, linestyle="none", **look)
