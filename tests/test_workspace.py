@@ -3,13 +3,16 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 
 from tkmia_utils import workspace
 from tkmia_utils.workspace import Workspace
@@ -33,7 +36,6 @@ def lab(tmp_path):
 def fig():
     figure, axes = plt.subplots(figsize=(3, 2))
     axes.plot([1, 3, 2], label="bound of λ")
-    axes.imshow(np.eye(3))
     axes.legend()
     yield figure
     plt.close(figure)
@@ -120,7 +122,7 @@ def test_only_a_table_is_saved_as_results(tmp_path):
 def test_a_figure_is_listed_with_what_made_it(lab, fig):
     lab.save_figure(fig, "02_bottom", caption="Flat.")
     listed = manifest(lab)
-    assert sorted(listed) == ["02_bottom.png", "02_bottom.svg"]
+    assert sorted(listed) == ["02_bottom.png"]
     for file, entry in listed.items():
         content = (lab.figures / file).read_bytes()
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
@@ -129,7 +131,61 @@ def test_a_figure_is_listed_with_what_made_it(lab, fig):
         assert entry["caption"] == "Flat."
         assert entry["commit"] == workspace.commit(lab.root)
         assert entry["source"] == workspace.source_hash(lab.root, "02_lemma")
-    assert "bound of λ</text>" in (lab.figures / "02_bottom.svg").read_text()
+
+
+def photograph() -> np.ndarray:
+    return np.random.default_rng(0).random((64, 64, 3))
+
+
+def drawn(lab, name, draw) -> Path:
+    fig = Figure(figsize=(4, 3))
+    draw(fig.subplots())
+    lab.save_figure(fig, name, caption="Drawn.")
+    (path,) = lab.figures.glob(f"{name}.*g")
+    assert [file for file in manifest(lab) if file.startswith(name)] == [path.name]
+    return path
+
+
+def test_a_figure_is_kept_in_one_format_the_smaller_one(lab):
+    x = np.random.default_rng(0).random((2, 20_000))
+
+    def line(ax):
+        ax.figure.set_size_inches(12, 9)
+        ax.plot(x[0, :9])
+        ax.set_title("λ")
+
+    few = drawn(lab, "few", line)
+    assert few.suffix == ".svg" and ">λ</text>" in few.read_text()
+    assert drawn(lab, "many", lambda ax: ax.plot(*x, ".")).suffix == ".png"
+    # a photograph is no drawing, however small
+    assert drawn(lab, "photo", lambda ax: ax.imshow(photograph()[:2, :2])).suffix == ".png"
+    # drawn anew in another format, the old file does not stay behind
+    assert drawn(lab, "few", lambda ax: ax.plot(*x, ".")).suffix == ".png"
+    assert drawn(lab, "few", line).suffix == ".svg"
+
+
+def test_a_photograph_keeps_its_colours_and_a_drawing_needs_few(lab):
+    pixels = np.kron(photograph(), np.ones((6, 6, 1)))
+
+    def show(ax):
+        ax.figure.set_size_inches(pixels.shape[0] / 150, pixels.shape[0] / 150)
+        ax.set_position([0, 0, 1, 1])
+        ax.set_axis_off()
+        ax.imshow(pixels, interpolation="nearest")
+
+    with Image.open(drawn(lab, "photo", show)) as kept:
+        assert kept.mode == "RGB" and len(kept.getcolors(maxcolors=10**6)) >= 64 * 64
+    x = np.random.default_rng(0).random((2, 20_000))
+    with Image.open(drawn(lab, "dots", lambda ax: ax.plot(*x, "."))) as kept:
+        assert kept.mode == "P"
+
+
+def test_a_wide_figure_has_no_more_pixels_than_a_screen_shows(lab):
+    fig = Figure(figsize=(30, 3))
+    fig.subplots().imshow(photograph())
+    lab.save_figure(fig, "wide", caption="Wide.")
+    with Image.open(lab.figures / "wide.png") as kept:
+        assert kept.width <= workspace.MOST_PIXELS
 
 
 def test_an_identical_rerun_changes_no_byte(lab, fig):
@@ -215,7 +271,7 @@ def test_figures_whose_notebook_or_bytes_changed_are_stale(lab, fig):
     (lab.record / "03_counts.csv").unlink()
     assert workspace.stale(lab.root, "quick") == ["03_counts.csv", "03_counts.md"]
     write_notebook(lab.root, "02_lemma", "seed = 1")
-    assert {"02_bottom.png", "02_bottom.svg"} <= set(workspace.stale(lab.root, "quick"))
+    assert "02_bottom.png" in workspace.stale(lab.root, "quick")
 
 
 def test_folders_are_made_when_asked_for_and_stay_where_the_notebook_began(tmp_path, monkeypatch):

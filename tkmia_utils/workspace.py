@@ -7,6 +7,7 @@ in ``figures/<profile>/`` is a run's folder that was made the record; see
 `tkmia_utils.pipeline.record`.
 """
 
+import io
 import json
 import platform
 import re
@@ -17,15 +18,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
 
 from tkmia_utils.files import write_atomically
 from tkmia_utils.hashing import PACKAGE, file_hash, notebook_hash
 
 MANIFEST = "manifest.json"
 UNKNOWN = "unknown"
+MOST_PIXELS = 1800  # width of a PNG
 PACKAGES = (
     *("tkmia-lab", "torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow"),
     *("scikit-image", "matplotlib", "papermill"),
@@ -196,18 +200,18 @@ class Workspace:
         return self.root / "figures" / self.profile
 
     def save_figure(self, fig: Figure, name: str, *, caption: str) -> None:
-        """Write ``<name>.png`` (150 dpi) and ``<name>.svg`` and list both in the manifest."""
+        """Write the figure in one format and list it in the manifest.
+
+        ``<name>.svg`` where that holds no photograph and is the smaller file, else ``<name>.png``.
+        """
         check_name(name, name="name")
-        # A fixed salt and no date: the same figure is the same bytes.
-        style = {"svg.fonttype": "none", "svg.hashsalt": "tkmia-lab"}
-        paths = []
-        for kind, note in (("png", {}), ("svg", {"Date": None})):
-            options = {"format": kind, "dpi": 150, "bbox_inches": "tight", "metadata": note}
-            with rc_context(style):
-                path = self.figures / f"{name}.{kind}"
-                write_atomically(path, lambda temporary, o=options: fig.savefig(temporary, **o))
-            paths.append(path)
-        self._list(paths, caption)
+        png, svg = _png(fig), _svg(fig)
+        smaller = b"<image" not in svg and len(svg) < len(png)
+        kind, other, content = ("svg", "png", svg) if smaller else ("png", "svg", png)
+        path = self.figures / f"{name}.{kind}"
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        (self.figures / f"{name}.{other}").unlink(missing_ok=True)
+        self._list([path], caption, gone=f"{name}.{other}")
 
     def save_table(self, df: pd.DataFrame, name: str, *, caption: str, digits: int = 4) -> None:
         """Write ``<name>.csv`` (exact) and ``<name>.md`` (rounded) and list both in the manifest.
@@ -229,7 +233,7 @@ class Workspace:
             write_text(path, content)
         self._list(paths, caption)
 
-    def _list(self, paths: list[Path], caption: str) -> None:
+    def _list(self, paths: list[Path], caption: str, *, gone: str | None = None) -> None:
         entry = {
             "notebook": self.notebook,
             "parameters": self.parameters,
@@ -238,10 +242,38 @@ class Workspace:
             "source": _source_or_unknown(self.root, self.notebook),
         }
         manifest = read_manifest(self.figures)
+        manifest.pop(gone, None)
         for path in paths:
             new = {**entry, "sha256": file_hash(path)}
             manifest[path.name] = first_made(new, manifest.get(path.name, {}))
         write_json(self.figures / MANIFEST, dict(sorted(manifest.items())))
+
+
+def _saved(fig: Figure, kind: str, **options: Any) -> bytes:
+    # a fixed salt and no date: the same figure is the same bytes
+    with io.BytesIO() as buffer, rc_context({"svg.fonttype": "none", "svg.hashsalt": "tkmia-lab"}):
+        fig.savefig(buffer, format=kind, bbox_inches="tight", **options)
+        return buffer.getvalue()
+
+
+def _svg(fig: Figure) -> bytes:
+    return _saved(fig, "svg", metadata={"Date": None})
+
+
+def _png(fig: Figure) -> bytes:
+    """Compressed without loss, except that 256 colours are kept where the eye sees no difference.
+
+    Wide figures get fewer dots an inch: a notebook shows them about 900 pixels wide, and twice as
+    many are enough for any screen.
+    """
+    dpi = min(150, MOST_PIXELS / fig.get_figwidth())
+    image = Image.open(io.BytesIO(_saved(fig, "png", dpi=dpi))).convert("RGB")
+    few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    error = np.asarray(few.convert("RGB"), np.float32) - np.asarray(image, np.float32)
+    with io.BytesIO() as buffer:
+        seen = np.sqrt(np.mean(error**2)) > 1  # of 255 levels; a photograph has several
+        (image if seen else few).save(buffer, format="png", optimize=True)
+        return buffer.getvalue()
 
 
 def first_made(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
