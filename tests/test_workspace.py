@@ -228,6 +228,14 @@ def test_a_table_is_exact_in_csv_and_readable_in_markdown(lab):
     assert text.endswith("\n\nWhat it says.\n")
 
 
+def test_readers_find_names_in_the_markdown_and_programs_identifiers_in_the_csv(lab):
+    df = pd.DataFrame({"method": ["kfool", "mine"], "APer": [1.0, 2.0]}).set_index("method")
+    lab.save_table(df, "table", caption="Named.", names={"kfool": "kFool"})
+    text = (lab.figures / "table.md").read_text()
+    assert "| kFool | 1.0000 |" in text and "| mine | 2.0000 |" in text
+    assert list(pd.read_csv(lab.figures / "table.csv")["method"]) == ["kfool", "mine"]
+
+
 def test_a_named_index_and_nested_columns_are_kept_in_a_table(lab):
     df = pd.DataFrame({"k": [1, 1, 2], "l2": [1.0, 2.0, 3.0]}).groupby("k").agg(["mean", "max"])
     lab.save_table(df, "table", caption="By k.")

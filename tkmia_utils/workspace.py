@@ -213,11 +213,20 @@ class Workspace:
         (self.figures / f"{name}.{other}").unlink(missing_ok=True)
         self._list([path], caption, gone=f"{name}.{other}")
 
-    def save_table(self, df: pd.DataFrame, name: str, *, caption: str, digits: int = 4) -> None:
+    def save_table(
+        self,
+        df: pd.DataFrame,
+        name: str,
+        *,
+        caption: str,
+        digits: int = 4,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         """Write ``<name>.csv`` (exact) and ``<name>.md`` (rounded) and list both in the manifest.
 
         The index is written when it has names or is no plain count of the rows; the caption ends
-        the Markdown file as a paragraph.
+        the Markdown file as a paragraph. There, and not in the CSV, identifiers that are keys of
+        `names` are replaced by what a reader calls them.
         """
         check_name(name, name="name")
         counted = isinstance(df.index, pd.RangeIndex) and df.index.name is None
@@ -227,7 +236,8 @@ class Workspace:
                 [" ".join(filter(None, map(str, c))) for c in flat.columns], axis=1
             )
         csv = flat.to_csv(index=False, lineterminator="\n")
-        text = f"{_markdown(flat, digits)}\n\n{caption}\n"
+        read = flat.replace(dict(names)).rename(columns=names) if names else flat
+        text = f"{_markdown(read, digits)}\n\n{caption}\n"
         paths = [self.figures / f"{name}.csv", self.figures / f"{name}.md"]
         for path, content in zip(paths, (csv, text), strict=True):
             write_text(path, content)
