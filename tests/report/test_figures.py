@@ -61,7 +61,7 @@ def test_a_table_for_readers_has_names_and_the_original_keeps_its_identifiers():
     assert list(frame["method"]) == ["ml_cw_u", "mine"]
 
 
-@pytest.mark.parametrize("size", [1e-3, 3e-3, 0.02, 0.3])
+@pytest.mark.parametrize("size", [1e-3, 3e-3, 0.02, 0.3, 1.0])
 def test_a_magnified_perturbation_fills_the_range_without_being_clipped(size):
     clean = torch.full((3, 20, 20), 0.5)
     noise = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1

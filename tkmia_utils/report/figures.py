@@ -59,7 +59,7 @@ METHODS = {
 }
 NAMES = {method: look.name for method, look in METHODS.items()}
 FAILED = "#8A8A8A"  # what stands for an attack that did not hide its labels
-FACTORS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # by which a perturbation is magnified
+FACTORS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # by which a perturbation is magnified
 
 
 def style() -> None:
@@ -101,7 +101,7 @@ def show_image(ax: Axes, image: torch.Tensor, title: str = "") -> None:
     ax.set_axis_off()
 
 
-def magnification(clean: torch.Tensor, adversarial: torch.Tensor) -> int:
+def magnification(clean: torch.Tensor, adversarial: torch.Tensor) -> float:
     """Largest of :data:`FACTORS` at which 95 % of a perturbation's values are not clipped."""
     most = float(np.quantile((adversarial - clean).abs().numpy(), 0.95))
     return max((factor for factor in FACTORS if factor * most <= 0.5), default=FACTORS[0])
@@ -216,7 +216,7 @@ def comparison(
         title_attack(column[0], method, hidden=hidden)
         factor, norm = magnification(clean, image), 2 * float((image - clean).norm())
         show_image(column[1], magnified(clean, image, factor=factor))
-        column[1].set_title(f"×{factor}, ‖ε‖ = {norm:.2f}", fontsize=10)
+        column[1].set_title(f"×{factor:g}, ‖ε‖ = {norm:.2f}", fontsize=10)
         show_list(column[2], after, *lists, faded=not hidden)
         text = _changes(clean_logits, after, lists) if hidden else "S is not hidden\n"
         column[2].set_title(text, fontsize=9, color=text_colour(hidden=hidden))

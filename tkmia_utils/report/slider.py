@@ -126,7 +126,7 @@ def draw(steps: Steps, step: int) -> Figure:
     )  # fmt: skip
     lists = (steps.relevant, steps.specified, steps.k, steps.classes)
     shown = figures.magnified(clean, steps.images[step], factor=factor)
-    figures.show_image(axes["perturbation"], shown, f"perturbation ×{factor}")
+    figures.show_image(axes["perturbation"], shown, f"perturbation ×{factor:g}")
     figures.show_image(axes["image"], steps.images[step], f"step {step}, ‖ε‖ = {seen.l2_paper:.2f}")
     values = [f"{name} {value:.2f}" for name, value in seen.measures.items()]
     figures.show_list(axes["list"], steps.logits[step], *lists)
