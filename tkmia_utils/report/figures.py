@@ -336,7 +336,7 @@ def rank_paths(
     # the names are ticks of the right side, so that the layout leaves them just the room they need
     right = ax.secondary_yaxis("right")
     right.set_yticks(paths[-1], labels=classes, fontsize=9)
-    right.tick_params(length=0)
+    right.tick_params(length=0, pad=6)
     for label, text in enumerate(right.get_yticklabels()):
         look = LOOKS[kind(label, relevant, specified)]
         text.set(color=look.colour, weight=look.weight)
