@@ -7,6 +7,7 @@ in ``figures/<profile>/`` is a run's folder that was made the record; see
 `tkmia_utils.pipeline.record`.
 """
 
+import io
 import json
 import platform
 import re
@@ -17,15 +18,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
 
 from tkmia_utils.files import write_atomically
 from tkmia_utils.hashing import PACKAGE, file_hash, notebook_hash
 
 MANIFEST = "manifest.json"
 UNKNOWN = "unknown"
+MOST_PIXELS = 1500  # width of a PNG
 PACKAGES = (
     *("tkmia-lab", "torch", "torchvision", "numpy", "pandas", "pyarrow", "pillow"),
     *("scikit-image", "matplotlib", "papermill"),
@@ -196,24 +200,33 @@ class Workspace:
         return self.root / "figures" / self.profile
 
     def save_figure(self, fig: Figure, name: str, *, caption: str) -> None:
-        """Write ``<name>.png`` (150 dpi) and ``<name>.svg`` and list both in the manifest."""
-        check_name(name, name="name")
-        # A fixed salt and no date: the same figure is the same bytes.
-        style = {"svg.fonttype": "none", "svg.hashsalt": "tkmia-lab"}
-        paths = []
-        for kind, note in (("png", {}), ("svg", {"Date": None})):
-            options = {"format": kind, "dpi": 150, "bbox_inches": "tight", "metadata": note}
-            with rc_context(style):
-                path = self.figures / f"{name}.{kind}"
-                write_atomically(path, lambda temporary, o=options: fig.savefig(temporary, **o))
-            paths.append(path)
-        self._list(paths, caption)
+        """Write the figure in one format and list it in the manifest.
 
-    def save_table(self, df: pd.DataFrame, name: str, *, caption: str, digits: int = 4) -> None:
+        ``<name>.svg`` where that holds no photograph and is the smaller file, else ``<name>.png``.
+        """
+        check_name(name, name="name")
+        png, svg = _png(fig), _svg(fig)
+        smaller = b"<image" not in svg and len(svg) < len(png)
+        kind, other, content = ("svg", "png", svg) if smaller else ("png", "svg", png)
+        path = self.figures / f"{name}.{kind}"
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        (self.figures / f"{name}.{other}").unlink(missing_ok=True)
+        self._list([path], caption, gone=f"{name}.{other}")
+
+    def save_table(
+        self,
+        df: pd.DataFrame,
+        name: str,
+        *,
+        caption: str,
+        digits: int = 4,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         """Write ``<name>.csv`` (exact) and ``<name>.md`` (rounded) and list both in the manifest.
 
         The index is written when it has names or is no plain count of the rows; the caption ends
-        the Markdown file as a paragraph.
+        the Markdown file as a paragraph. There, and not in the CSV, identifiers that are keys of
+        `names` are replaced by what a reader calls them.
         """
         check_name(name, name="name")
         counted = isinstance(df.index, pd.RangeIndex) and df.index.name is None
@@ -223,13 +236,14 @@ class Workspace:
                 [" ".join(filter(None, map(str, c))) for c in flat.columns], axis=1
             )
         csv = flat.to_csv(index=False, lineterminator="\n")
-        text = f"{_markdown(flat, digits)}\n\n{caption}\n"
+        read = flat.replace(dict(names)).rename(columns=names) if names else flat
+        text = f"{_markdown(read, digits)}\n\n{caption}\n"
         paths = [self.figures / f"{name}.csv", self.figures / f"{name}.md"]
         for path, content in zip(paths, (csv, text), strict=True):
             write_text(path, content)
         self._list(paths, caption)
 
-    def _list(self, paths: list[Path], caption: str) -> None:
+    def _list(self, paths: list[Path], caption: str, *, gone: str | None = None) -> None:
         entry = {
             "notebook": self.notebook,
             "parameters": self.parameters,
@@ -238,10 +252,40 @@ class Workspace:
             "source": _source_or_unknown(self.root, self.notebook),
         }
         manifest = read_manifest(self.figures)
+        manifest.pop(gone, None)
         for path in paths:
             new = {**entry, "sha256": file_hash(path)}
             manifest[path.name] = first_made(new, manifest.get(path.name, {}))
         write_json(self.figures / MANIFEST, dict(sorted(manifest.items())))
+
+
+def _saved(fig: Figure, kind: str, **options: Any) -> bytes:
+    # a fixed salt and no date: the same figure is the same bytes
+    with io.BytesIO() as buffer, rc_context({"svg.fonttype": "none", "svg.hashsalt": "tkmia-lab"}):
+        fig.savefig(buffer, format=kind, bbox_inches="tight", **options)
+        return buffer.getvalue()
+
+
+def _svg(fig: Figure) -> bytes:
+    return _saved(fig, "svg", metadata={"Date": None})
+
+
+def _png(fig: Figure) -> bytes:
+    """Without what no eye sees: 256 colours for a drawing, 64 levels a channel for photographs.
+
+    Wide figures get fewer dots an inch, because a notebook shows them about 900 pixels wide.
+    """
+    dpi = min(150, MOST_PIXELS / fig.get_figwidth())
+    image = Image.open(io.BytesIO(_saved(fig, "png", dpi=dpi))).convert("RGB")
+    few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    error = np.asarray(few.convert("RGB"), np.float32) - np.asarray(image, np.float32)
+    if np.sqrt(np.mean(error**2)) < 1:  # of 255 levels; with photographs it is several
+        kept = few
+    else:
+        kept = image.point([round(round(v * 63 / 255) * 255 / 63) for v in range(256)] * 3)
+    with io.BytesIO() as buffer:
+        kept.save(buffer, format="png", optimize=True)
+        return buffer.getvalue()
 
 
 def first_made(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:

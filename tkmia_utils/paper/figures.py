@@ -1,28 +1,23 @@
-"""Figures of the paper's tables: who leads, what k costs, what a change costs, ours beside theirs.
+"""Figures of the paper's tables: who leads, what k costs, what a change costs, and our results.
 
-Methods are told apart by colour and by marker, so that the figures survive grey print.
+Methods look as in all other figures: see :data:`tkmia_utils.report.figures.METHODS`.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tkmia_utils.paper.tables import MEASURES, METHODS, RIVALS, wide
+from tkmia_utils.paper.tables import MEASURES, RIVALS, wide
+from tkmia_utils.report import figures
 
-MARKERS = dict(zip(METHODS, ("s", "D", "^", "o"), strict=True))
-VERDICTS = {"first": ("o", 2), "tied": ("D", 7), "behind": ("X", 3)}  # marker, place in the palette
+LOOKS = {look.name: look for look in figures.METHODS.values() if look.name in (*RIVALS, "TkMIA")}
+# colour and marker; none is a method's
+VERDICTS = {"first": ("#8073AC", "P"), "tied": ("#A6A6A6", "p"), "behind": ("#8C2D04", "X")}
 DATASETS = ("VOC", "COCO", "NUS")
-
-
-def colours() -> dict[str, tuple]:
-    """Colour of every method, from the colour-blind-safe palette."""
-    palette = sns.color_palette("colorblind")
-    return {name: palette[i] for name, i in zip(METHODS, (1, 4, 2, 0), strict=True)}
 
 
 def _plain_log(axis, *, base: float = 10) -> None:
@@ -34,8 +29,8 @@ def _plain_log(axis, *, base: float = 10) -> None:
 
 def _methods_legend(fig: Figure, extra: list[Line2D] | None = None) -> None:
     handles = [
-        Line2D([], [], color=colour, marker=MARKERS[name], linestyle="none", label=name)
-        for name, colour in colours().items()
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", label=name)
+        for name, look in LOOKS.items()
     ]
     handles += extra or []
     fig.legend(handles=handles, loc="outside lower center", ncol=len(handles), frameon=False)
@@ -60,7 +55,6 @@ def leads(lead: pd.DataFrame) -> Figure:
     """
     lead = lead.assign(label=_labels(lead))
     order = list(dict.fromkeys(lead.sort_values("table")["label"]))
-    palette = sns.color_palette("colorblind")
     fig, axes = plt.subplots(2, 3, figsize=(12, 0.5 * len(order) + 2.5), sharey=True)
     rng = np.random.default_rng(0)
     for ax, measure in zip(axes.flat, MEASURES, strict=True):
@@ -68,11 +62,11 @@ def leads(lead: pd.DataFrame) -> Figure:
         norm = measure == "APer"
         value = part["best"] / part["TkMIA"] if norm else part["lead"]
         place = part["label"].map(order.index) + rng.uniform(-0.25, 0.25, len(part))
-        for verdict, (marker, colour) in VERDICTS.items():
+        for verdict, (colour, marker) in VERDICTS.items():
             at = part["verdict"] == verdict
             ax.scatter(
-                value[at], place[at], marker=marker, color=palette[colour], s=32,
-                edgecolor="white", linewidth=0.4,
+                value[at], place[at], marker=marker, color=colour, s=45,
+                edgecolor="white", linewidth=0.4, zorder=3,
             )  # fmt: skip
         ax.axvline(1 if norm else 0, color="black", linewidth=1)
         ax.set_title("APer" if norm else "Δl" if measure == "delta_l" else f"Δ {measure}")
@@ -85,8 +79,8 @@ def leads(lead: pd.DataFrame) -> Figure:
     for row in axes:
         row[0].set_ylabel("table of the paper")
     handles = [
-        Line2D([], [], color=palette[c], marker=m, linestyle="none", label=f"TkMIA {name}")
-        for name, (m, c) in VERDICTS.items()
+        Line2D([], [], color=colour, marker=marker, linestyle="none", label=f"TkMIA {name}")
+        for name, (colour, marker) in VERDICTS.items()
     ]
     fig.legend(handles=handles, loc="outside lower center", ncol=3, frameon=False)
     return fig
@@ -104,8 +98,8 @@ def norm_by_k(results: pd.DataFrame) -> Figure:
         for (method, _), line in part.groupby(["method", "type"], sort=False):
             line = line.sort_values("k")
             ax.plot(
-                line["k"].astype(int), line["APer"], color=colours()[method],
-                marker=MARKERS[method], markersize=5, linewidth=1.2, alpha=0.85,
+                line["k"].astype(int), line["APer"], color=LOOKS[method].colour,
+                marker=LOOKS[method].marker, markersize=5, linewidth=1.2, alpha=0.85,
             )  # fmt: skip
         ax.set(title=dataset, xlabel="k", yscale="log")
         ax.set_xticks(sorted(part["k"].unique()))
@@ -140,12 +134,12 @@ def change_by_norm(
     shapes = {"S1": "full", "S2": "none"}
     fig, axes = plt.subplots(1, 3, figsize=(12, 4.4), sharey=True)
     for ax, dataset in zip(axes, DATASETS, strict=True):
-        for method in METHODS:
+        for method, look in LOOKS.items():
             for scheme, fill in shapes.items():
                 at = (rows["dataset"] == dataset) & (rows["method"] == method)
                 part = rows[at & (rows["scheme"] == scheme)]
                 ax.plot(
-                    part["APer"], part[measure], color=colours()[method], marker=MARKERS[method],
+                    part["APer"], part[measure], color=look.colour, marker=look.marker,
                     fillstyle=fill, linestyle="none", markersize=6,
                 )  # fmt: skip
         part = rows[ringed & (rows["dataset"] == dataset)]
@@ -180,7 +174,7 @@ def _bars(ax: Axes, y: np.ndarray, part: pd.DataFrame, names: list[str], **look)
 
 
 def beside(table: pd.DataFrame) -> Figure:
-    """Ratios of TkMIA to each rival, theirs and ours, one line a table of the paper.
+    """Ratios of TkMIA to each rival, the paper's and ours, one line a table of the paper.
 
     Parameters
     ----------
@@ -197,9 +191,8 @@ def beside(table: pd.DataFrame) -> Figure:
     rivals = [name for name in RIVALS if (table["rival"] == name).any()]
     size = (3.6 * len(rivals) + 1, (0.25 * len(order) + 1.1) * len(quantities) + 0.6)
     fig, axes = plt.subplots(len(quantities), len(rivals), figsize=size, sharey=True, squeeze=False)
-    palette = sns.color_palette("colorblind")
-    looks = {"theirs": (palette[7], "s", ("theirs", "least", "most"), -0.17)}
-    looks["ours"] = (palette[0], "o", ("ours", "low", "high"), 0.17)
+    looks = {"theirs": ("#8A8A8A", "p", ("theirs", "least", "most"), -0.17)}
+    looks["ours"] = ("#8C2D04", "*", ("ours", "low", "high"), 0.17)
     for line, quantity in zip(axes, quantities, strict=True):
         for ax, rival in zip(line, rivals, strict=True):
             part = table[(table["quantity"] == quantity) & (table["rival"] == rival)]

@@ -1,7 +1,7 @@
-"""Who left the top k of one image, who came in, and what the measures saw of it.
+"""Which labels left the top k of one image, which came in, and how the measures changed.
 
-Notebooks speak of single images in these words, so that a sentence always follows the numbers: with
-another seed or another machine the victim is another one, and so is what an attack does to it.
+Notebooks describe single images with these sentences. They are made from the numbers, because
+another seed or another machine makes another victim, on which an attack has another effect.
 """
 
 from collections.abc import Sequence
@@ -57,9 +57,9 @@ class Exchange:
         return any(abs(before - after) > 1e-12 for before, after in self.measures.values())
 
     def __str__(self) -> str:
-        return " ".join([self._who(), self._seen(), self._lead()]).strip()
+        return " ".join([self._labels(), self._changes(), self._lead()]).strip()
 
-    def _who(self) -> str:
+    def _labels(self) -> str:
         gone = [name for name, _ in self.left]
         if not gone:
             text = f"The top {self.k} holds the labels that it held."
@@ -71,7 +71,7 @@ class Exchange:
             text += f" Not hidden: {_joined(self.stayed)}."
         return text
 
-    def _seen(self) -> str:
+    def _changes(self) -> str:
         before, after = self.hits
         change = after.count("✓") - before.count("✓")
         if before == after:
@@ -83,8 +83,8 @@ class Exchange:
         ]
         count = f"{abs(change)} {'more' if change > 0 else 'fewer'}" if change else "as many hits"
         where = "" if change else " on other places"
-        told = ", ".join(words) or "no measure moved"
-        return f"The hit pattern went from {before} to {after}, {count}{where}: {told}."
+        moves = ", ".join(words) or "no measure moved"
+        return f"The hit pattern went from {before} to {after}, {count}{where}: {moves}."
 
     def _lead(self) -> str:
         if not (self.waiting and self.intruder):

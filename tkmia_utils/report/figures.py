@@ -1,7 +1,8 @@
-"""The repository's figures: each function draws one and returns it, and computes nothing twice.
+"""How attacks and labels look in every figure, and the figures of a single image.
 
-Three kinds of label are told apart by shape and by lightness as well as by colour, so that the
-lists survive colour blindness and grey print.
+Colours are never alone: attacks differ in their markers, and kinds of label in glyph and lightness
+too, so that the figures can be read by colour-blind people and in grey print. Figures over many
+images are in :mod:`tkmia_utils.report.overview`.
 """
 
 import textwrap
@@ -20,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.topk import ranks
+from tkmia_utils.topk import in_top_k, ranks
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,48 @@ class Look:
     weight: str
 
 
+@dataclass(frozen=True)
+class MethodLook:
+    """How an attack is named in figures and tables for readers, and how it is drawn."""
+
+    name: str
+    colour: str
+    marker: str
+
+
 # a dark red, a blue and a light grey: three hues, and three lightnesses in grey print
 LOOKS = {
     "specified": Look("#8C2D04", "X", "✕", "bold"),
     "relevant": Look("#0072B2", "o", "●", "bold"),
     "irrelevant": Look("#9A9A9A", "s", "□", "normal"),
 }
+# five colours of Okabe and Ito, chosen so that they also differ most for red-green blind people
+METHODS = {
+    "tkmia": MethodLook("TkMIA", "#0072B2", "o"),
+    "tkml_ap_u": MethodLook("TkML-AP-U", "#E69F00", "s"),
+    "ml_cw_u": MethodLook("ML-CW-U", "#009E73", "D"),
+    "kfool": MethodLook("kFool", "#000000", "^"),
+    "gmla": MethodLook("GMLA", "#56B4E9", "v"),
+}
+NAMES = {method: look.name for method, look in METHODS.items()}
+FAILED = "#8A8A8A"  # what stands for an attack that did not hide its labels
+FACTORS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # by which a perturbation is magnified
 
 
 def style() -> None:
-    """Set the one look of every figure; called by a notebook's first cell."""
+    """Set what all figures have in common; a notebook's first cell calls it."""
     sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
     plt.rcParams.update({"axes.titlesize": "medium", "figure.constrained_layout.use": True})
+
+
+def look_of(method: str) -> MethodLook:
+    """Look of an attack; one that is not in :data:`METHODS` is drawn as a grey plus."""
+    return METHODS.get(method, MethodLook(method, "#6E6E6E", "P"))
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """Copy of a table for readers: attacks by name, in its cells, its index and its columns."""
+    return frame.replace(NAMES).rename(index=NAMES, columns=NAMES)
 
 
 def kind(label: int, relevant: torch.Tensor, specified: torch.Tensor) -> str:
@@ -70,11 +101,29 @@ def show_image(ax: Axes, image: torch.Tensor, title: str = "") -> None:
     ax.set_axis_off()
 
 
+def magnification(clean: torch.Tensor, adversarial: torch.Tensor) -> float:
+    """Largest of :data:`FACTORS` at which 95 % of a perturbation's values are not clipped."""
+    most = float(np.quantile((adversarial - clean).abs().numpy(), 0.95))
+    return max((factor for factor in FACTORS if factor * most <= 0.5), default=FACTORS[0])
+
+
 def magnified(
     clean: torch.Tensor, adversarial: torch.Tensor, *, factor: float = 100
 ) -> torch.Tensor:
     """Perturbation times `factor` around mid-grey, clipped to [0, 1], ``(3, H, W)``."""
     return (0.5 + factor * (adversarial - clean)).clamp(0, 1)
+
+
+def text_colour(*, hidden: bool) -> str:
+    """Colour of what is written about an attack: grey where it did not hide its labels."""
+    return plt.rcParams["text.color"] if hidden else FAILED
+
+
+def title_attack(ax: Axes, method: str, *, hidden: bool, detail: str = "") -> None:
+    """Title the panel of an attack; one that failed is said to have failed, in grey."""
+    name = look_of(method).name
+    title = name if hidden else f"{name}: not hidden"
+    ax.set_title(f"{title}\n{detail}".strip(), color=text_colour(hidden=hidden))
 
 
 def show_list(
@@ -87,8 +136,12 @@ def show_list(
     *,
     depth: int = 8,
     title: str = "",
+    faded: bool = False,
 ) -> None:
-    """Write the ranking list of one image ``(C,)``, the top k above a rule."""
+    """Write the ranking list of one image ``(C,)``, the top k above a line.
+
+    `faded` marks the list of an attack that failed.
+    """
     depth = min(depth, len(classes))
     ax.set_xlim(0, 1)
     ax.set_ylim(depth + 0.5, 0.4)
@@ -97,7 +150,10 @@ def show_list(
     for place, label in enumerate(logits.argsort(descending=True)[:depth].tolist(), start=1):
         look = LOOKS[kind(label, relevant, specified)]
         text = f"{place}. {look.glyph} {classes[label]}"
-        ax.text(0.03, place, text, color=look.colour, weight=look.weight, va="center", fontsize=10)
+        ax.text(
+            0.03, place, text, color=look.colour, weight=look.weight, va="center", fontsize=10,
+            alpha=0.45 if faded else 1,
+        )  # fmt: skip
     ax.axhline(k + 0.5, color="black", linewidth=1.2)
     ax.text(0.98, k + 0.45, f"top {k}", ha="right", va="bottom", fontsize=9)
 
@@ -112,10 +168,13 @@ def comparison(
     k: int,
     classes: Sequence[str],
     *,
-    methods: Sequence[str] = ("TkMIA",),
-    factor: float = 100,
+    methods: Sequence[str] = ("tkmia",),
+    delta: int | None = None,
 ) -> Figure:
     """The paper's qualitative figure: a clean image, and what each method made of it.
+
+    Every perturbation is magnified so that it fills the range of grey, by the factor above it. The
+    column of an attack that failed is grey: its measures are not credited to it.
 
     Parameters
     ----------
@@ -132,34 +191,44 @@ def comparison(
     classes : sequence of str
         C names.
     methods : sequence of str
-        M names.
-    factor : float
-        How much the perturbation is magnified.
+        M identifiers.
+    delta : int, optional
+        How many labels of S have to be out of the top k for a success; default all.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
     columns = 1 + len(methods)
-    fig, axes = plt.subplots(3, columns, figsize=(2.6 * columns, 7.4), height_ratios=(1, 1, 1.1))
+    fig, axes = plt.subplots(3, columns, figsize=(2.05 * columns, 6.8), height_ratios=(1, 1, 1.3))
     lists = (relevant, specified, k, classes)
+    needed = int(specified.sum()) if delta is None else delta
     show_image(axes[0, 0], clean, "clean image")
     axes[1, 0].set_axis_off()
     kinds_legend(axes[1, 0], loc="center")
-    show_list(axes[2, 0], clean_logits, *lists, title=_changes(clean_logits, clean_logits, lists))
+    show_list(axes[2, 0], clean_logits, *lists)
+    axes[2, 0].set_title(_changes(clean_logits, clean_logits, lists), fontsize=9)
     for column, method, image, after in zip(
         axes.T[1:], methods, adversarial, adversarial_logits, strict=True
     ):
-        show_image(column[0], image, method)
-        norm = 2 * float((image - clean).norm())
-        title = f"×{factor:g}, ‖ε‖ = {norm:.2f}"
-        show_image(column[1], magnified(clean, image, factor=factor), title)
-        show_list(column[2], after, *lists, title=_changes(clean_logits, after, lists))
+        hidden = int((specified & ~in_top_k(after, k)).sum()) >= needed
+        show_image(column[0], image)
+        title_attack(column[0], method, hidden=hidden)
+        factor, norm = magnification(clean, image), 2 * float((image - clean).norm())
+        show_image(column[1], magnified(clean, image, factor=factor))
+        column[1].set_title(f"×{factor:g}, ‖ε‖ = {norm:.2f}", fontsize=10)
+        show_list(column[2], after, *lists, faded=not hidden)
+        text = _changes(clean_logits, after, lists) if hidden else "S is not hidden\n"
+        column[2].set_title(text, fontsize=9, color=text_colour(hidden=hidden))
     return fig
 
 
 def example(
-    kept: Mapping[str, Mapping[str, np.ndarray]], cell: str, data: MultiLabelDataset
+    kept: Mapping[str, Mapping[str, np.ndarray]],
+    cell: str,
+    data: MultiLabelDataset,
+    *,
+    delta: int | None = None,
 ) -> Figure:
     """Draw :func:`comparison` for the saved image of one cell.
 
@@ -172,6 +241,8 @@ def example(
         Name of a cell.
     data : MultiLabelDataset
         Where the clean image is.
+    delta : int, optional
+        As for :func:`comparison`.
 
     Returns
     -------
@@ -199,6 +270,7 @@ def example(
         int(first["k"]),
         data.classes,
         methods=list(rows),
+        delta=delta,
     )
 
 
@@ -224,7 +296,7 @@ def rank_paths(
     *,
     ax: Axes | None = None,
 ) -> Figure:
-    """Rank of every label by iteration; the specified ones sink below the rule at k.
+    """Rank of every label by iteration; the specified ones sink below the line under rank k.
 
     Parameters
     ----------
@@ -251,20 +323,23 @@ def rank_paths(
         name = kind(label, relevant, specified)
         look, main = LOOKS[name], name != "irrelevant"
         ax.plot(
-            steps, paths[:, label], color=look.colour, marker=look.marker, markersize=5,
-            linewidth=2 if main else 0.8, alpha=1 if main else 0.6,
-            markevery=max(1, len(steps) // 12),
-        )  # fmt: skip
-        ax.text(
-            len(steps) - 0.85 + 0.015 * len(steps), paths[-1, label], classes[label],
-            color=look.colour, weight=look.weight, va="center", fontsize=9,
+            steps, paths[:, label], color=look.colour, marker=look.marker if main else None,
+            markersize=5, linewidth=2 if main else 0.8, markevery=max(1, len(steps) // 10),
+            clip_on=False,
         )  # fmt: skip
     ax.axhline(k + 0.5, color="black", linewidth=1.2)
-    ax.set(xlabel="iteration", ylabel="rank (the rule is at k)", ylim=(len(classes) + 0.6, 0.4))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="iteration", ylabel=f"rank (the line ends the top {k})")
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.set_yticks([1, *range(5, len(classes) + 1, 5)])
-    ax.set_xlim(-0.02 * len(steps), len(steps) * (1 + 1.3 / ax.get_window_extent().width * 100))
-    ax.grid(visible=False, axis="y")
+    ax.set(xlim=(0, max(1, len(steps) - 1)), ylim=(len(classes) + 0.6, 0.4))
+    ax.grid(visible=False)
+    # the names are ticks of the right side, so that the layout leaves them just the room they need
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(paths[-1], labels=classes, fontsize=9)
+    right.tick_params(length=0, pad=6)
+    for label, text in enumerate(right.get_yticklabels()):
+        look = LOOKS[kind(label, relevant, specified)]
+        text.set(color=look.colour, weight=look.weight)
     return ax.figure
 
 
@@ -277,73 +352,4 @@ def image_grid(images: torch.Tensor, titles: Sequence[str], *, columns: int = 6)
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
         show_image(ax, image)
         ax.set_title(textwrap.fill(title, 30), fontsize=8)
-    return fig
-
-
-def measure_changes(rows: pd.DataFrame, scheme: str) -> Figure:
-    """Mean change of the four measures in every cell of a scheme, one panel a measure.
-
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        From :func:`tkmia_utils.experiments.protocol.to_frame`, of one method or several.
-    scheme : str
-        "S1" or "S2".
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    rows = rows[rows["scheme"] == scheme]
-    names = [f"Delta {name}" for name in measures.MEASURES]
-    cells = rows["cell"].unique()
-    fig, axes = plt.subplots(
-        1, len(names), figsize=(3.1 * len(names), 0.42 * len(cells) + 1.9), sharey=True, sharex=True
-    )
-    for i, (ax, name) in enumerate(zip(axes, names, strict=True)):
-        sns.pointplot(
-            rows, x=name, y="cell", hue="method", ax=ax, errorbar=("ci", 95), seed=0,
-            linestyle="none", dodge=0.5 if rows["method"].nunique() > 1 else False,
-            markers=["o", "s", "D", "^", "v"][: rows["method"].nunique()],
-            err_kws={"linewidth": 1.5}, legend=i == 0,
-        )  # fmt: skip
-        ax.axvline(0, color="black", linewidth=1)
-        ax.set(title=name.replace("Delta ", "Δ "), xlabel="mean change", ylabel="")
-    handles, names = axes[0].get_legend_handles_labels()
-    axes[0].get_legend().remove()
-    fig.legend(handles, names, loc="outside lower center", ncol=len(names), frameon=False)
-    return fig
-
-
-def norms(rows: pd.DataFrame, scheme: str) -> Figure:
-    """Norms of the successful perturbations in every cell of a scheme, one dot an image.
-
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        From :func:`tkmia_utils.experiments.protocol.to_frame`.
-    scheme : str
-        "S1" or "S2".
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    rows = rows[(rows["scheme"] == scheme) & rows["success"]]
-    methods = rows["method"].nunique()
-    height = (0.2 + 0.14 * methods) * rows["cell"].nunique() + 1.3
-    fig, ax = plt.subplots(figsize=(7.5, height))
-    sns.boxplot(
-        rows, x="l2_paper", y="cell", hue="method", ax=ax, fliersize=2, linewidth=1,
-        legend=methods > 1,
-    )  # fmt: skip
-    ax.set(xlabel="‖ε‖ in the paper's [-1, 1] pixels (half of it in [0, 1] pixels)", ylabel="")
-    # linear up to 1, logarithmic beyond: kFool's steps are of another size
-    ax.set_xscale("symlog", linthresh=1)
-    ax.set_xticks(
-        [0, 0.5, 1, 2, 5, 10, 20, 50, 100], ["0", "0.5", "1", "2", "5", "10", "20", "50", "100"]
-    )
-    ax.set_xlim(0, max(1.0, rows["l2_paper"].max() * 1.1))
-    if methods > 1:
-        sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title=None, frameon=False)
     return fig

@@ -1,8 +1,8 @@
-"""A gallery of failures beside what is typical: one image of each a method, chosen by a rule.
+"""A gallery of typical successes and typical failures, one image a method, chosen by a rule.
 
 The rule: of all rows of a method at one iteration limit, the median success and the median failure
-by norm (the lower median where there are two). Which rows those are is read from saved results; the
-images are then made by attacking these few rows once more.
+by norm (the lower of two medians). These rows are found in saved results, and only they are
+attacked once more to get their images.
 """
 
 import json
@@ -14,11 +14,19 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import campaign, protocol, tuning
 from tkmia_utils.experiments.protocol import Queue
-from tkmia_utils.report.figures import kinds_legend, show_image, show_list
+from tkmia_utils.report.figures import (
+    LOOKS,
+    look_of,
+    show_image,
+    show_list,
+    text_colour,
+    title_attack,
+)
 from tkmia_utils.victims.store import Victim
 from tkmia_utils.workspace import MANIFEST, Workspace
 
@@ -167,9 +175,10 @@ def gallery(
     data: MultiLabelDataset,
     *,
     total: Mapping[str, int],
-    depth: int = 6,
+    success: bool,
+    depth: int = 5,
 ) -> Figure:
-    """Draw success and failure of every method: clean image, adversarial image, both lists.
+    """Draw one success, or one failure, a method: clean image, attacked image and both lists.
 
     Parameters
     ----------
@@ -179,57 +188,64 @@ def gallery(
         Where the clean images are.
     total : mapping of str to int
         How many rows each method has.
+    success : bool
+        Which of the two is drawn.
     depth : int
         Places of a list that are written.
 
     Returns
     -------
     matplotlib.figure.Figure
+        A line a method; one without such an image has a sentence that says so.
     """
-    methods = list(total)
+    rows = chosen[chosen["success"] == success].set_index("method")
+    heights = [2.1 if method in rows.index else 0.3 for method in total]
     fig, axes = plt.subplots(
-        len(methods), 8, figsize=(19, 2.6 * len(methods) + 0.6), squeeze=False,
-        width_ratios=(1, 1, 1.35, 1.35) * 2,
+        len(total), 4, figsize=(9.5, sum(heights) + 0.5), squeeze=False,
+        width_ratios=(1, 1, 1.25, 1.25), height_ratios=heights,
     )  # fmt: skip
-    for line, method in zip(axes, methods, strict=True):
-        part = chosen[chosen["method"] == method].reset_index(drop=True)
-        for kind, block in zip(KINDS, (line[:4], line[4:]), strict=True):
-            at = part.index[part["success"] == kind]
-            name = KINDS[kind].split()[1]
-            if not len(at):
-                for ax in block:
-                    ax.set_axis_off()
-                block[1].text(
-                    1, 0.5, f"{method}: no {name}\namong {total[method]} attacks", ha="center",
-                    va="center", transform=block[1].transAxes,
-                )  # fmt: skip
-                continue
-            arrays = {key: value[at[0]] for key, value in kept[method].items()}
-            _panel(block, part.loc[at[0]], arrays, data, depth, f"{method}: {name}")
-    handles = fig.add_subplot(axes[-1, 0].get_gridspec()[-1, :], frameon=False)
-    handles.set_axis_off()
-    kinds_legend(handles, loc="upper center", ncol=3, bbox_to_anchor=(0.5, -0.02))
+    for line, (method, count) in zip(axes, total.items(), strict=True):
+        if method in rows.index:
+            # `kept` holds a method's rows in the order of `chosen`, its success first
+            at = chosen[chosen["method"] == method]["success"].tolist().index(success)
+            arrays = {key: value[at] for key, value in kept[method].items()}
+            _panel(line, rows.loc[method], arrays, data, depth=depth)
+            continue
+        for ax in line:
+            ax.set_axis_off()
+        none = f"{look_of(method).name}: no {'success' if success else 'failure'}"
+        text = f"{none} among {count} attacks"
+        sentence = line[0].text(0, 0.5, text, va="center", transform=line[0].transAxes)
+        sentence.set_in_layout(False)  # it may run on into the next column
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", label=name)
+        for name, look in LOOKS.items()
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncol=3, frameon=False)
     return fig
 
 
 def _panel(
-    block: np.ndarray,
+    line: np.ndarray,
     row: pd.Series,
     arrays: Mapping[str, np.ndarray],
     data: MultiLabelDataset,
+    *,
     depth: int,
-    name: str,
 ) -> None:
     """Clean image, adversarial image and the two lists of one row."""
     clean = data.images([data.ids.index(str(arrays["image"]))])[0]
     adversarial = torch.as_tensor(arrays["adversarial"])
     before, after = (torch.as_tensor(arrays[f"{w}logits"]) for w in ("clean_", "adversarial_"))
     lists = (torch.as_tensor(arrays["labels"]), torch.as_tensor(arrays["specified"]))
-    norm = 2 * float((adversarial - clean).norm())
-    show_image(block[0], clean)
-    block[0].set_title(f"{name} (1 of {row['of']})\n{row['cell']}", fontsize=9)
-    show_image(block[1], adversarial)
-    block[1].set_title(f"attacked\n‖ε‖ = {norm:.2f}", fontsize=9)
-    for ax, logits, title in ((block[2], before, "clean"), (block[3], after, "attacked")):
-        show_list(ax, logits, *lists, int(arrays["k"]), data.classes, depth=depth)
-        ax.set_title(title, fontsize=9)
+    hidden, norm = bool(row["success"]), 2 * float((adversarial - clean).norm())
+    show_image(line[0], clean)
+    line[0].set_title(f"1 of {row['of']}, {row['cell']}\nclean image")
+    show_image(line[1], adversarial)
+    title_attack(line[1], str(row.name), hidden=hidden, detail=f"‖ε‖ = {norm:.2f}")
+    for ax, logits, title in ((line[2], before, "clean list"), (line[3], after, "attacked list")):
+        faded = not hidden and logits is after
+        show_list(ax, logits, *lists, int(arrays["k"]), data.classes, depth=depth, faded=faded)
+        ax.set_title(title, color=text_colour(hidden=not faded))
+    for ax in line:
+        ax.title.set_fontsize(10)

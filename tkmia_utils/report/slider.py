@@ -113,22 +113,26 @@ def view(steps: Steps, step: int) -> View:
 
 
 def draw(steps: Steps, step: int) -> Figure:
-    """Draw one step: perturbation, adversarial image, ranking list, and the ranks so far."""
+    """Draw one step: perturbation, adversarial image, ranking list, and the ranks of all steps.
+
+    The norm ‖ε‖ is in the paper's [-1, 1] pixels.
+    """
     seen, clean = view(steps, step), steps.images[0]
-    fig, axes = plt.subplots(1, 4, figsize=(15, 4.6), width_ratios=(1, 1, 0.8, 2))
-    figures.show_image(axes[0], figures.magnified(clean, steps.images[step]), "perturbation ×100")
-    figures.show_image(
-        axes[1], steps.images[step], f"step {step}, ‖ε‖ = {seen.l2_paper:.2f} (paper's pixels)"
-    )
-    values = [f"{name} {value:.2f}" for name, value in seen.measures.items()]
-    figures.show_list(
-        axes[2], steps.logits[step], steps.relevant, steps.specified, steps.k, steps.classes,
-        title="  ".join(values[:2]) + "\n" + "  ".join(values[2:]),
+    # one factor for all steps, so that the perturbation is seen to grow
+    factor = figures.magnification(clean, steps.images[-1])
+    fig, axes = plt.subplot_mosaic(
+        [["perturbation", "list", "ranks"], ["image", "list", "ranks"]],
+        figsize=(10, 5), width_ratios=(1, 0.95, 1.9),
     )  # fmt: skip
-    figures.rank_paths(
-        steps.logits, steps.relevant, steps.specified, steps.k, steps.classes, ax=axes[3]
-    )
-    axes[3].axvline(step, color="black", linestyle=":")
+    lists = (steps.relevant, steps.specified, steps.k, steps.classes)
+    shown = figures.magnified(clean, steps.images[step], factor=factor)
+    figures.show_image(axes["perturbation"], shown, f"perturbation ×{factor:g}")
+    figures.show_image(axes["image"], steps.images[step], f"step {step}, ‖ε‖ = {seen.l2_paper:.2f}")
+    values = [f"{name} {value:.2f}" for name, value in seen.measures.items()]
+    figures.show_list(axes["list"], steps.logits[step], *lists)
+    axes["list"].set_title("  ".join(values[:2]) + "\n" + "  ".join(values[2:]), fontsize=10)
+    figures.rank_paths(steps.logits, *lists, ax=axes["ranks"])
+    axes["ranks"].axvline(step, color="black", linestyle=":")
     return fig
 
 
@@ -151,8 +155,8 @@ def slider(steps: Steps) -> ipywidgets.Widget:
     Returns
     -------
     ipywidgets.Widget
-        A slider over a picture. It holds the picture itself rather than captured output, which a
-        headless run may wait for in vain.
+        A slider above a picture. The widget holds the picture itself, because captured output may
+        never arrive where no browser is connected.
     """
     last = len(steps.logits) - 1
     handle = ipywidgets.IntSlider(0, 0, last, description="step", continuous_update=False)

@@ -1,4 +1,4 @@
-"""From one row an image to the paper's tables: means, bootstrap intervals, and who comes first.
+"""From one row an image to the paper's tables: means, bootstrap intervals, and which method leads.
 
 Measures and Delta l are means over all n images of a cell, failures included. APer, in the paper's
 [-1, 1] pixels and in [0, 1] pixels, and the iterations are means over the successes, as in the
@@ -97,15 +97,17 @@ def format_summary(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFra
     Returns
     -------
     pandas.DataFrame
-        Columns ``cell, method, n`` and one a quantity, as text.
+        Columns ``cell, method, n`` and one a quantity, as text. Where a method never succeeds, its
+        measure changes are "–": a measure that stays says nothing about an attack that failed.
     """
 
     def text(name: str) -> list[str]:
         digits = 1 if name == "iterations" else 3
         columns = (table[name], table[f"{name} low"], table[f"{name} high"])
         words = []
-        for mean, low, high in zip(*columns, strict=True):
-            if np.isnan(mean):
+        for mean, low, high, success in zip(*columns, table["success"], strict=True):
+            untold = name.startswith("Delta ") and name != "Delta l" and success == 0
+            if np.isnan(mean) or untold:
                 words.append("–")
             elif intervals:
                 words.append(f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
