@@ -30,7 +30,7 @@ FLOORS = [
     ["victims.prediction"],
     ["victims.training"],
     ["victims.store"],
-    ["experiments.protocol"],
+    ["experiments.protocol", "experiments.lab"],
     [
         "report.tables",
         "experiments.campaign",

@@ -7,6 +7,7 @@ in ``figures/<profile>/`` is a run's folder that was made the record; see
 `tkmia_utils.pipeline.record`.
 """
 
+import ast
 import json
 import platform
 import re
@@ -17,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -69,6 +71,33 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "missing"
+    return found
+
+
+def declared(notebook: str | Path) -> dict[str, Any]:
+    """Parameters of a notebook with their defaults, read from its cell tagged ``parameters``.
+
+    Raises
+    ------
+    ValueError
+        The cell holds anything but assignments of literals to plain names.
+    """
+    cells = nbformat.read(notebook, as_version=4).cells
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", ())]
+    stem, found = Path(notebook).stem, {}
+    try:
+        nodes = ast.parse(tagged[0].source if tagged else "").body
+    except SyntaxError as error:
+        raise ValueError(f"{stem}: parameters: not Python: {error}") from None
+    for node in nodes:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        try:
+            (target,) = targets
+            found[target.id] = ast.literal_eval(node.value)
+        except (AttributeError, ValueError, TypeError):
+            line = ast.unparse(node)
+            message = f"{stem}: parameters: expected 'name = literal', got {line!r}"
+            raise ValueError(message) from None
     return found
 
 

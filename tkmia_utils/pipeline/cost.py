@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from tkmia_utils import data, victims, workspace
 from tkmia_utils.engine.loop import DEFAULT_SLOTS
 from tkmia_utils.experiments import protocol
+from tkmia_utils.experiments.lab import data_arguments, located
 from tkmia_utils.experiments.tuning import WITHOUT_RATES
 from tkmia_utils.victims.backbones import build
 from tkmia_utils.victims.prediction import pick_device, predict
@@ -151,24 +152,18 @@ class _Study:
 
     def __init__(self, given: dict[str, object], lab: workspace.Workspace) -> None:
         self.lab, self.given = lab, given
-        notebooks = lab.root / "notebooks"
-        paths = {k: given[k] and str(notebooks / str(given[k])) for k in ("train_csv", "val_csv")}
-        common = {
-            **{"size": given["size"], "seed": given["seed"], "cache": lab.cache},
-            **{"root": given["data_root"] and str(notebooks / str(given["data_root"]))},
-            **given["data_options"],
-        }
-        name = given["dataset"]
+        here = located(given, lab.root / "notebooks")
+        val = {**data_arguments(here, "val"), "cache": lab.cache}
         begun = time.perf_counter()
-        self.val = data.load(name, "val", n=given["n_val"], csv=paths["val_csv"], **common)
+        self.val = data.load(**val)
         self.reading = (time.perf_counter() - begun) / len(self.val)  # seconds an image
         self.n_train = given["n_train"]
         self.val_reading = self.reading * len(self.val)
-        if name == "emoji":
-            again = _seconds(lambda: data.load(name, "val", n=given["n_val"], **common))
-            self.val_reading = again
+        if given["dataset"] == "emoji":
+            self.val_reading = _seconds(lambda: data.load(**val))
         else:
-            self.n_train = len(data.load(name, "train", csv=paths["train_csv"], **common))
+            train = data.load(**data_arguments(here, "train"), cache=lab.cache)
+            self.n_train = len(train)
         self.recipe = victims.recipe(given["recipe"], **given["changes"], seed=given["seed"])
         self.device = pick_device(str(given["device"]))
         file = lab.runs / "victim.safetensors"
