@@ -38,6 +38,7 @@ FLOORS = [
         "paper.polytope",
         "paper.tables",
     ],
+    ["experiments.examples"],
     ["paper.audit", "paper.comparison"],
     ["paper.claims"],
     ["report.figures"],

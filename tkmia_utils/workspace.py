@@ -258,6 +258,20 @@ class Workspace:
             write_text(path, content)
         self._list(paths, caption)
 
+    def made_with(self, file: str) -> dict[str, Any]:
+        """The parameters with which a figure or table of the profile was made.
+
+        Raises
+        ------
+        ValueError
+            The manifest does not list `file`.
+        """
+        listed = read_manifest(self.figures)
+        if file not in listed:
+            place = self.figures / MANIFEST
+            raise ValueError(f"file: {place} lists no {file}; run the notebook that makes it first")
+        return listed[file]["parameters"]
+
     def _list(self, paths: list[Path], caption: str) -> None:
         entry = {
             "notebook": self.notebook,

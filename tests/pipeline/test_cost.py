@@ -5,7 +5,7 @@ import torch
 
 from tkmia_utils import victims
 from tkmia_utils.data import load, types_of
-from tkmia_utils.experiments import protocol
+from tkmia_utils.experiments import examples, protocol
 from tkmia_utils.pipeline import cost, runner
 from tkmia_utils.pipeline import profile as plan
 from tkmia_utils.pipeline.cost import Pilot, makespan
@@ -90,7 +90,7 @@ def test_with_a_trained_victim_the_image_iterations_are_those_of_a_run(workshop)
     queue = protocol.build_queue(cells, val, logits, types, n=3, seed=0)
     rows, _ = protocol.run(victim.model, queue, val, max_iter=8)
     shown, _ = protocol.run(
-        victim.model, queue.rows(protocol.median_positions(rows)), val, max_iter=8, slots=16
+        victim.model, queue.rows(examples.median_positions(rows)), val, max_iter=8, slots=16
     )
     really = sum(int((frame["iterations"] + 1).sum()) for frame in (rows, shown))
     planned = table.loc["06_attack_many_images", "image-iterations"]
