@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     ["validation", "files", "interruption", "exact", "pipeline.pace", "hashing"],
-    ["topk", "measures"],
+    ["topk", "measures", "ranking"],
     ["losses", "experiments.selection"],
     ["attacks"],
     ["engine.arguments", "engine.result", "engine.images", "engine.forward", "engine.checkpoint"],

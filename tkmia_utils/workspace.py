@@ -1,4 +1,4 @@
-"""What a run leaves behind: per-image results, figures and tables, each traceable to its making.
+"""The folders of a run: per-image results, figures and tables, and what made each of them.
 
 A figure or table lands in ``runs/<profile>/figures/`` and in that folder's ``manifest.json``, with
 the notebook, its parameters, the commit, a caption, the file's SHA-256 and a hash of the sources
@@ -180,7 +180,7 @@ class Workspace:
     notebook : str
         The notebook's name without the ending, e.g. ``"02_lemma"``.
     parameters : mapping
-        The parameters that shaped the results; plain JSON values, listed beside each figure.
+        The parameters that shaped the results; plain JSON values, listed with each figure.
 
     Raises
     ------

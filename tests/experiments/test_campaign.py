@@ -11,6 +11,7 @@ from PIL import Image
 from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
 
 from tkmia_utils.data import folder
+from tkmia_utils.engine.checkpoint import digest
 from tkmia_utils.experiments import campaign, protocol
 from tkmia_utils.experiments.campaign import Campaign
 from tkmia_utils.experiments.tuning import search
@@ -98,14 +99,14 @@ def test_two_trainings_of_one_recipe_are_two_victims(setting, tmp_path):
 
 def test_weights_of_any_type_have_a_hash():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    found = {campaign.weights_hash(model)}
-    assert campaign.weights_hash(deepcopy(model)) in found
-    assert campaign.weights_hash(deepcopy(model).to(memory_format=torch.channels_last)) in found
+    found = {digest(model.state_dict())}
+    assert digest(deepcopy(model).state_dict()) in found
+    assert digest(deepcopy(model).to(memory_format=torch.channels_last).state_dict()) in found
     found |= {
-        campaign.weights_hash(deepcopy(model).to(kind)) for kind in (torch.half, torch.bfloat16)
+        digest(deepcopy(model).to(kind).state_dict()) for kind in (torch.half, torch.bfloat16)
     }
     model[1].num_batches_tracked += 1
-    assert len(found | {campaign.weights_hash(model)}) == 4
+    assert len(found | {digest(model.state_dict())}) == 4
 
 
 def test_a_plan_covers_the_queue_and_decodes_no_image(setting):

@@ -77,7 +77,7 @@ def load(
     root : str or Path, optional
         Of a benchmark: the folder that holds its files.
     preload : bool, optional
-        Decode all photos now and keep them; default: those of a folder alone.
+        Decode all photos now and keep them; default: only those of a folder.
     **options
         Of a benchmark: what else :func:`tkmia_utils.data.voc.voc`,
         :func:`tkmia_utils.data.coco.coco` or :func:`tkmia_utils.data.nus.nus` takes.

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.engine.checkpoint import digest
 from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.hashing import PACKAGE, code_hash
@@ -158,19 +159,19 @@ def shards(campaign: Campaign) -> list[Shard]:
     place = campaign.place or device
     # where a GPU does the work, the CPU has little to do
     threads = campaign.threads or (torch.get_num_threads() if place == "cpu" else 1)
-    victim = [campaign.victim.key, weights_hash(campaign.victim.model)]
+    victim = [campaign.victim.key, digest(campaign.victim.model.state_dict())]
     hash_inputs = [*victim, deciding_code_hash(), data.name, data.size, method, list(limits)]
     hash_inputs += [slots, place, threads, sorted(settings.items())]
     plan = []
     for start in range(0, len(queue.k), campaign.chunk):
         rows = range(start, min(start + campaign.chunk, len(queue.k)))
         part = queue.rows(torch.arange(rows.start, rows.stop))
-        digest = hashlib.sha256(json.dumps(hash_inputs).encode())
+        sha = hashlib.sha256(json.dumps(hash_inputs).encode())
         images = [[data.ids[i] for i in part.index.tolist()], data.digests(part.index)]
-        digest.update(json.dumps(images).encode())
+        sha.update(json.dumps(images).encode())
         for tensor in (part.labels, part.specified, part.k, part.delta):
-            digest.update(tensor.numpy().tobytes())
-        key = digest.hexdigest()[:16]
+            sha.update(tensor.numpy().tobytes())
+        key = sha.hexdigest()[:16]
         plan.append(Shard(key, method, rows, limits, slots, place, threads, settings))
     return plan
 
@@ -193,7 +194,7 @@ def attack_shard(
     model : torch.nn.Module
         The victim's.
     part : Queue
-        The shard's rows alone.
+        Only the shard's rows.
     data : MultiLabelDataset
         Where their images are.
     checkpoint : Path, optional
@@ -287,17 +288,6 @@ def run(campaign: Campaign, *, progress: bool = False) -> pd.DataFrame:
 def deciding_code_hash() -> str:
     """SHA-256 over the code that decides a row; a module that is not there is a ``ValueError``."""
     return code_hash(MODULES, alone=ALONE, package=PACKAGE)
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a model's state."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        # as bytes first: numpy does not know every type
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tkmia_utils.victims.store import Victim
 
 
 def median_positions(rows: pd.DataFrame) -> list[int]:
-    """Choose the image of every cell that stands for it: the median success by norm.
+    """Choose one typical image of every cell: the median success by norm.
 
     In a cell without any success it is the median failure, so that a figure shows what there is.
 

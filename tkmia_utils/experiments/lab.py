@@ -111,7 +111,7 @@ def open_lab(notebook: str, variables: Mapping[str, Any], **more: Any) -> Lab:
         Its name without the ending, e.g. ``"02_lemma"``.
     variables : mapping
         The notebook's variables, ``globals()``. Those that its cell tagged ``parameters`` declares
-        are taken, all others are left alone.
+        are taken, all others are ignored.
     **more
         Further plain values to record, for instance the hash of a file that is read.
 

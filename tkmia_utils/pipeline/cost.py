@@ -24,6 +24,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tkmia_utils import data, victims, workspace
+from tkmia_utils.attacks import ATTACKS
 from tkmia_utils.engine.loop import DEFAULT_SLOTS
 from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.lab import data_arguments, located
@@ -32,7 +33,6 @@ from tkmia_utils.victims.backbones import build
 from tkmia_utils.victims.prediction import pick_device, predict
 from tkmia_utils.victims.training import measured_step
 
-METHODS = ("tkmia", "tkml_ap_u", "ml_cw_u", "kfool", "gmla")
 FORMS = (
     *(("paper", "sigmoid"), ("paper", "logits"), ("released", "logits")),
     *(("default", "sigmoid"), ("default", "logits")),
@@ -246,7 +246,8 @@ class _Study:
         grid = len(given["lrs"]) * len(given["alphas"])
         tuning = grid * given["n_tune"] * len(cells) if grid > 1 else 0
         limit = max(given["limits"])
-        for method in METHODS[:1] if name == "06_attack_many_images" else METHODS[1:]:
+        first = name == "06_attack_many_images"
+        for method in (m for m in ATTACKS if (m == "tkmia") == first):
             pilot = self._pilot(queue, limit, method=method, lr=given["lrs"][0])
             search = 0 if method in WITHOUT_RATES else tuning
             for rows in (len(queue.k), search, len(cells)):

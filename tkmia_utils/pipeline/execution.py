@@ -72,7 +72,7 @@ def execute(
         ends.append(ends[0] if ends else time.monotonic() + time_limit)
         return max(ends[0] - time.monotonic(), 0.01)
 
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are told below
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are reported below
     try:
         papermill.execute_notebook(
             notebook,

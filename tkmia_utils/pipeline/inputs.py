@@ -1,4 +1,4 @@
-"""What a notebook reads beside its code, as hashes: the images of a data set, and files."""
+"""Hashes of what a notebook reads: the images of a data set, and files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -55,7 +55,7 @@ def data_hashes(
 
 
 def files_hashes(folders: Iterable[str], root: str | Path, *, name: str) -> dict[str, str]:
-    """Files of some folders, with their hashes; under the root, else beside the package.
+    """Files of some folders, with their hashes; under the root, else next to the package.
 
     Parameters
     ----------

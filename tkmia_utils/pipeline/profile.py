@@ -81,9 +81,9 @@ def load_profile(which: str | Path) -> Profile:
     return Profile(raw["name"], raw.get("note", ""), limit, raw["common"], tuple(steps))
 
 
-def _read_profile(which: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read_profile(which: str, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     by_path = which.endswith((".yaml", ".yml"))
-    path = (beside / which if by_path else PROFILES / f"{which}.yaml").resolve()
+    path = (folder / which if by_path else PROFILES / f"{which}.yaml").resolve()
     if not path.is_file():
         names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
         known = f"{_nearest(which, names)}; profiles: {', '.join(names)}"

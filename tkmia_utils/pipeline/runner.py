@@ -21,6 +21,7 @@ import nbformat
 import torch
 
 from tkmia_utils.files import sweep_all
+from tkmia_utils.hashing import file_hash
 from tkmia_utils.interruption import ending_in_time
 from tkmia_utils.pipeline import compare_report, pace, record
 from tkmia_utils.pipeline.cost import estimate
@@ -39,7 +40,6 @@ from tkmia_utils.workspace import (
     Workspace,
     commit,
     declared,
-    file_hash,
     source_hash,
     versions,
     write_json,

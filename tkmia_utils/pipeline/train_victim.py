@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", default=".", help="the folder that holds notebooks/")
     parser.add_argument("--workers", type=int, default=0, help="processes a GPU that decode images")
     given = parser.parse_args(arguments)
-    together = "RANK" in os.environ  # torchrun says who we are
+    together = "RANK" in os.environ  # set by torchrun
     if together:
         gpus = torch.cuda.is_available()
         if gpus:
