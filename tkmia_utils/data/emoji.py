@@ -163,7 +163,7 @@ def scenes(
 def fingerprint(
     split: str, *, seed: int = 0, size: int = 96, style: SceneStyle | None = None
 ) -> str:
-    """Hash of what decides scene i but i itself; composes nothing.
+    """Hash of all that decides a scene except its number; composes nothing.
 
     Parameters
     ----------

@@ -376,7 +376,7 @@ CHECKS: dict[str, Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]] = {
 }
 """Every check by name, as a function of results and samples."""
 DOUBTFUL = ("repeats", "strangers", "falling")
-"""Checks whose failures are unlikely; those of the others cannot be."""
+"""Checks whose failures are unlikely; a failure of any other check is impossible."""
 UNSOUND = ("ranges", "lists", "repeats", "strangers")
 """Checks after which a value is not to be used; a count that is off by a digit hardly matters."""
 

@@ -125,7 +125,7 @@ def load(name: str, root: str | Path | None = None) -> pd.DataFrame:
 
 
 def check(text: pd.DataFrame, name: str, *, where: str = "text") -> pd.DataFrame:
-    """Give the columns of a CSV, read as str, their types, or say what is wrong with it.
+    """Convert the columns of a CSV, read as str, to their types, or report what is wrong.
 
     Parameters
     ----------

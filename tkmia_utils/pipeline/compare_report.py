@@ -1,4 +1,4 @@
-"""What :mod:`tkmia_utils.pipeline.compare` found, as text: whole, in short, and in one sentence."""
+"""Text of what :mod:`tkmia_utils.pipeline.compare` found: in full, in short and in one sentence."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -59,7 +59,7 @@ class Pilot:
     slots: int
 
     def cost(self, rows: int) -> tuple[int, float]:
-        """Image-iterations and seconds of so many rows like these."""
+        """Image-iterations and seconds of `rows` images like these."""
         if not rows:
             return 0, 0.0
         needed = [self.iterations[i % len(self.iterations)] for i in range(rows)]
@@ -67,7 +67,7 @@ class Pilot:
 
 
 def makespan(needed: Sequence[int], slots: int) -> int:
-    """Iterations until a queue is through: whenever a slot falls free the next image takes it."""
+    """Iterations until a queue is finished: when an image ends, the next takes its slot."""
     busy = [0] * min(slots, len(needed))
     for many in needed:
         heapq.heappush(busy, heapq.heappop(busy) + many)
@@ -123,7 +123,7 @@ def estimate(
 
 
 class _Cost:
-    """Of one notebook: what it costs to start and to draw, and what is added."""
+    """The cost of one notebook: starting it, drawing its figures, and what is added."""
 
     def __init__(self, name: str, root: Path, start: float, figure: float) -> None:
         cells = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4).cells
@@ -311,7 +311,7 @@ def recorded(folder: Path) -> dict[str, Callable[[int], list[int]]]:
 
 
 def _typical(won: float, steps: float, limit: int) -> list[int]:
-    """A hundred images, mixed: the share that succeeds, in so many steps, and the rest."""
+    """Passes of a hundred images: `won` of them succeed after `steps`, the rest reach the limit."""
     needed = round(min(steps, limit)) + 1
     return [needed if int((i + 1) * won) > int(i * won) else limit + 1 for i in range(100)]
 

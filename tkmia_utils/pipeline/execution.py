@@ -1,4 +1,4 @@
-"""One notebook, headless, in a kernel of this interpreter: a time limit, and a copy of what ran."""
+"""Run one notebook without a browser, under a time limit, and keep the executed copy."""
 
 import logging
 import math

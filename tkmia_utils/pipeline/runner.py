@@ -47,7 +47,7 @@ from tkmia_utils.workspace import (
 
 
 class Run:
-    """A profile on a workspace: what is done, what is to do, and doing it.
+    """A profile on a workspace: which notebooks are up to date, and running those that are not.
 
     Parameters
     ----------

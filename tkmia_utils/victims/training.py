@@ -1,7 +1,7 @@
 """The training loop: one recipe, on one device or many, resumed where it was killed.
 
-Several GPUs work through ``torchrun`` and torch's own DistributedDataParallel, which need no
-further dependency and leave the loop readable. Whatever their number, a step sees the same images
+Several GPUs are used through ``torchrun`` and DistributedDataParallel, which come with torch and
+leave the loop readable. For any number of GPUs, a step sees the same images
 with the same augmentation; only rounding (and batch normalisation's statistics, which are each
 device's own) differ.
 """
