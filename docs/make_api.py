@@ -16,6 +16,8 @@ PAGE = ROOT / "docs" / "api.md"
 # Title and module; of a package what its __all__ names, of a module all that is public.
 CHAPTERS = {
     "Attacking": "tkmia_utils",
+    "Several attacks side by side": "tkmia_utils.report.compare_attacks",
+    "A result as a figure": "tkmia_utils.report.result_figure",
     "The attacks": "tkmia_utils.attacks",
     "Measures": "tkmia_utils.measures",
     "Losses": "tkmia_utils.losses",

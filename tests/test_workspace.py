@@ -312,3 +312,11 @@ def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path, fig, bad):
 def test_parameters_json_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match="parameters: expected plain JSON values"):
         Workspace(tmp_path, "quick", "a", {"labels": np.zeros(3)})
+
+
+def test_parameters_are_read_from_the_manifest_or_the_missing_file_is_named(lab):
+    with pytest.raises(ValueError, match="07_overall"):
+        lab.made_with("07_overall.csv")
+    listed = {"07_overall.csv": {"parameters": {"n": 3}}}
+    (lab.figures / "manifest.json").write_text(json.dumps(listed))
+    assert lab.made_with("07_overall.csv") == {"n": 3}

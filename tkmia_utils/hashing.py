@@ -1,9 +1,9 @@
-"""Ground floor: what decides a result, as a hash: code by what it does, files by their bytes.
+"""Hashes of what decides a result: code by what it does, files by their bytes.
 
-Code is told as its syntax tree without docstrings, so that comments, prose and formatting count for
-nothing. A notebook or module counts together with the modules of this package that it imports, and
-those that they import. Of a package's ``__init__`` the names that are asked for count: those it
-only passes on lead to where they are made, others bring in all of it.
+Code is hashed as its syntax tree without docstrings, so that comments, prose and formatting do not
+count. A notebook or module counts together with the modules of this package that it imports, and
+those that they import. Of a package's ``__init__`` the names that are asked for count: a name that
+is only passed on leads to the module that defines it, any other brings in all of the ``__init__``.
 """
 
 import ast
@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parent
 NAME = "tkmia_utils"
 EVERYTHING = (NAME + ".*", None)
 SETTLED = 2_000_000_000
-"""Nanoseconds: a file younger than that may change again without its date telling."""
+"""Nanoseconds: a younger file may still change without a change of its date."""
 
 Import = tuple[str, str | None]  # a module, and which name of it; None: all of it
 DEFINES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -55,7 +55,7 @@ def file_hashes(paths: Sequence[str | Path], *, known: str | Path | None = None)
         place = str(Path(path).absolute())
         try:
             stat = Path(place).stat()
-            # the second date also tells of a copy that keeps the first
+            # the second date also changes for a copy that keeps the first
             looks = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             entry = old.get(place)
             if entry is None or entry[:-1] != looks:
@@ -79,9 +79,9 @@ def _remembered(path: Path | None) -> dict[str, list]:
     return {}
 
 
-def text_hash(*told: object) -> str:
+def text_hash(*values: object) -> str:
     """SHA-256 over plain values, written as JSON."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def code_hash(
@@ -128,13 +128,13 @@ def notebook_hash(path: str | Path, *, package: str | Path = PACKAGE) -> str:
     if not path.is_file():
         raise ValueError(f"notebook: there is no {path}")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    said, imports = [], []
+    texts, imports = [], []
     for cell in cells:
         if cell["cell_type"] == "code":
             text, asked = _cell("".join(cell["source"]))
-            said.append(text)
+            texts.append(text)
             imports += asked
-    return text_hash([text for text in said if text], _digest(closure(imports, package)))
+    return text_hash([text for text in texts if text], _digest(closure(imports, package)))
 
 
 def closure(imports: Iterable[Import], package: str | Path = PACKAGE) -> dict[str, Path]:
@@ -237,7 +237,7 @@ def _cell(source: str) -> tuple[str, list[Import]]:
         rest = "\n".join("" if line in magics else line for line in lines)
         try:
             tree = ast.parse(rest)
-        except SyntaxError:  # what it uses cannot be told
+        except SyntaxError:  # what it uses is unknown
             return source, [EVERYTHING]
     for node in ast.walk(tree):
         if isinstance(node, DEFINES):

@@ -1,4 +1,4 @@
-"""Ground floor: the checks every room makes on its arguments, each a clear ``ValueError``."""
+"""Argument validation: each failure is a ``ValueError`` that names the argument."""
 
 import torch
 

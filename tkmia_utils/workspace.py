@@ -1,4 +1,4 @@
-"""What a run leaves behind: per-image results, figures and tables, each traceable to its making.
+"""The folders of a run: per-image results, figures and tables, and what made each of them.
 
 A figure or table lands in ``runs/<profile>/figures/`` and in that folder's ``manifest.json``, with
 the notebook, its parameters, the commit, a caption, the file's SHA-256 and a hash of the sources
@@ -7,6 +7,7 @@ in ``figures/<profile>/`` is a run's folder that was made the record; see
 `tkmia_utils.pipeline.record`.
 """
 
+import ast
 import io
 import json
 import platform
@@ -18,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
@@ -73,6 +75,33 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "missing"
+    return found
+
+
+def declared(notebook: str | Path) -> dict[str, Any]:
+    """Parameters of a notebook with their defaults, read from its cell tagged ``parameters``.
+
+    Raises
+    ------
+    ValueError
+        The cell holds anything but assignments of literals to plain names.
+    """
+    cells = nbformat.read(notebook, as_version=4).cells
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", ())]
+    stem, found = Path(notebook).stem, {}
+    try:
+        nodes = ast.parse(tagged[0].source if tagged else "").body
+    except SyntaxError as error:
+        raise ValueError(f"{stem}: parameters: not Python: {error}") from None
+    for node in nodes:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        try:
+            (target,) = targets
+            found[target.id] = ast.literal_eval(node.value)
+        except (AttributeError, ValueError, TypeError):
+            line = ast.unparse(node)
+            message = f"{stem}: parameters: expected 'name = literal', got {line!r}"
+            raise ValueError(message) from None
     return found
 
 
@@ -155,7 +184,7 @@ class Workspace:
     notebook : str
         The notebook's name without the ending, e.g. ``"02_lemma"``.
     parameters : mapping
-        The parameters that shaped the results; plain JSON values, listed beside each figure.
+        The parameters that shaped the results; plain JSON values, listed with each figure.
 
     Raises
     ------
@@ -242,6 +271,20 @@ class Workspace:
         for path, content in zip(paths, (csv, text), strict=True):
             write_text(path, content)
         self._list(paths, caption)
+
+    def made_with(self, file: str) -> dict[str, Any]:
+        """The parameters with which a figure or table of the profile was made.
+
+        Raises
+        ------
+        ValueError
+            The manifest does not list `file`.
+        """
+        listed = read_manifest(self.figures)
+        if file not in listed:
+            place = self.figures / MANIFEST
+            raise ValueError(f"file: {place} lists no {file}; run the notebook that makes it first")
+        return listed[file]["parameters"]
 
     def _list(self, paths: list[Path], caption: str, *, gone: str | None = None) -> None:
         entry = {

@@ -317,25 +317,14 @@ def test_load_refuses_what_the_data_set_cannot_use(name, change, tmp_path):
 def test_counts_agree_with_loops():
     labels = torch.rand((50, 4), generator=torch.Generator().manual_seed(0)) < 0.4
     together = summary.co_occurrence(labels)
-    sizes = summary.size_histogram(labels)
-    table = summary.describe(
-        plain(labels=labels, ids=tuple(map(str, range(50))), classes=tuple("abcd"))
-    )
     for a in range(4):
         for b in range(4):
             assert together[a, b] == sum(bool(row[a] and row[b]) for row in labels)
-        beside = [int(row.sum()) - 1 for row in labels if row[a]]
-        assert table["images"].iloc[a] == len(beside)
-        assert table["share"].iloc[a] == pytest.approx(len(beside) / 50)
-        assert table["others"].iloc[a] == pytest.approx(sum(beside) / len(beside))
-    for size in range(5):
-        assert sizes.get(size, 0) == sum(int(row.sum()) == size for row in labels)
 
 
 def test_counts_refuse_labels_that_are_not_bool():
-    for count in (summary.co_occurrence, summary.size_histogram):
-        with pytest.raises(ValueError, match=r"^labels:"):
-            count(torch.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"^labels:"):
+        summary.co_occurrence(torch.ones((2, 3)))
 
 
 def test_types_are_those_that_the_classes_have():

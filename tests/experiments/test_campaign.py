@@ -12,7 +12,9 @@ from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
 
 from tkmia_utils import Runtime
 from tkmia_utils.data import folder
+from tkmia_utils.engine.checkpoint import digest
 from tkmia_utils.experiments import campaign, protocol
+from tkmia_utils.experiments.campaign import Campaign
 from tkmia_utils.experiments.tuning import search
 from tkmia_utils.victims.store import Victim
 
@@ -25,13 +27,22 @@ def setting(world):  # noqa: F811
     return Victim(model, [], "toy-victim", CLASSES), data, logits, cells, queue
 
 
-CALL = dict(method="tkmia", limits=[5, 60], lr=1e-2, slots=4)
+CALL = dict(method="tkmia", limits=[5, 60], slots=4, settings={"lr": 1e-2})
+
+
+def run(victim, queue, data, **call):
+    return campaign.run(Campaign(victim, queue, data, **call))
+
+
+def cut(victim, queue, data, **call):
+    """The shards of a campaign, which do not depend on its folder."""
+    return campaign.shards(Campaign(victim, queue, data, folder="", **call))
 
 
 def test_chunks_change_no_number(setting, tmp_path):
     victim, data, _, _, queue = setting
-    whole = campaign.run(victim, queue, data, folder=tmp_path / "a", **CALL)
-    parts = campaign.run(victim, queue, data, folder=tmp_path / "b", chunk=5, **CALL)
+    whole = run(victim, queue, data, folder=tmp_path / "a", **CALL)
+    parts = run(victim, queue, data, folder=tmp_path / "b", chunk=5, **CALL)
     keys = ["max_iter", "cell", "image"]
     assert len(list((tmp_path / "b").iterdir())) > 1
     ordered = [frame.sort_values(keys).reset_index(drop=True) for frame in (whole, parts)]
@@ -40,7 +51,7 @@ def test_chunks_change_no_number(setting, tmp_path):
 
 def test_a_killed_run_goes_on_with_the_chunk_it_had_not_saved(setting, tmp_path, monkeypatch):
     victim, data, _, _, queue = setting
-    wanted = campaign.run(victim, queue, data, folder=tmp_path / "a", chunk=5, **CALL)
+    wanted = run(victim, queue, data, folder=tmp_path / "a", chunk=5, **CALL)
     attacked, real = [], protocol.run
 
     def interrupted(model, part, *args, **kwargs):
@@ -51,68 +62,75 @@ def test_a_killed_run_goes_on_with_the_chunk_it_had_not_saved(setting, tmp_path,
 
     monkeypatch.setattr(protocol, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        campaign.run(victim, queue, data, folder=tmp_path / "b", chunk=5, **CALL)
+        run(victim, queue, data, folder=tmp_path / "b", chunk=5, **CALL)
     assert len(list((tmp_path / "b").iterdir())) == 2
     calls = []
     monkeypatch.setattr(
         protocol, "run", lambda m, p, *a, **k: calls.append(p) or real(m, p, *a, **k)
     )
-    again = campaign.run(victim, queue, data, folder=tmp_path / "b", chunk=5, **CALL)
+    again = run(victim, queue, data, folder=tmp_path / "b", chunk=5, **CALL)
     assert again.equals(wanted)
     assert sum(len(part.k) for part in calls) == len(queue.k) - 10
 
 
 def test_another_setting_is_other_work(setting, tmp_path):
     victim, data, _, _, queue = setting
-    for change in ({}, {"lr": 2e-2}, {"limits": [60]}, {"method": "gmla"}, {"slots": 3}):
-        campaign.run(victim, queue, data, folder=tmp_path, **{**CALL, **change})
+    for change in (
+        {},
+        {"settings": {"lr": 2e-2}},
+        {"limits": [60]},
+        {"method": "gmla"},
+        {"slots": 3},
+    ):
+        run(victim, queue, data, folder=tmp_path, **{**CALL, **change})
     other = Victim(victim.model, [], "another-victim", CLASSES)
-    campaign.run(other, queue, data, folder=tmp_path, **CALL)
+    run(other, queue, data, folder=tmp_path, **CALL)
     assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_two_trainings_of_one_recipe_are_two_victims(setting, tmp_path):
     victim, data, _, _, queue = setting
-    campaign.run(victim, queue, data, folder=tmp_path, **CALL)
+    run(victim, queue, data, folder=tmp_path, **CALL)
     model = deepcopy(victim.model)
     model[1].bias.data[0] += 1e-6
-    campaign.run(replace(victim, model=model), queue, data, folder=tmp_path, **CALL)
-    campaign.run(
-        replace(victim, model=deepcopy(victim.model)), queue, data, folder=tmp_path, **CALL
-    )
+    run(replace(victim, model=model), queue, data, folder=tmp_path, **CALL)
+    run(replace(victim, model=deepcopy(victim.model)), queue, data, folder=tmp_path, **CALL)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_weights_of_any_type_have_a_hash():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    found = {campaign.weights(model)}
-    assert campaign.weights(deepcopy(model)) in found
-    assert campaign.weights(deepcopy(model).to(memory_format=torch.channels_last)) in found
-    found |= {campaign.weights(deepcopy(model).to(kind)) for kind in (torch.half, torch.bfloat16)}
+    found = {digest(model.state_dict())}
+    assert digest(deepcopy(model).state_dict()) in found
+    assert digest(deepcopy(model).to(memory_format=torch.channels_last).state_dict()) in found
+    found |= {
+        digest(deepcopy(model).to(kind).state_dict()) for kind in (torch.half, torch.bfloat16)
+    }
     model[1].num_batches_tracked += 1
-    assert len(found | {campaign.weights(model)}) == 4
+    assert len(found | {digest(model.state_dict())}) == 4
 
 
 def test_a_plan_covers_the_queue_and_decodes_no_image(setting):
     victim, data, _, _, queue = setting
     data = replace(data, digest=lambda index: [f"pixels {i}" for i in index])
-    plan = campaign.shards(victim, queue, replace(data, load=None), chunk=5, **CALL)
+    plan = cut(victim, queue, replace(data, load=None), chunk=5, **CALL)
     assert [i for shard in plan for i in shard.rows] == list(range(len(queue.k)))
     assert len({shard.id for shard in plan}) == len(plan)
-    assert plan == campaign.shards(victim, queue, data, chunk=5, **CALL)
+    assert plan == cut(victim, queue, data, chunk=5, **CALL)
     assert torch.cat([shard.of(queue).index for shard in plan]).equal(queue.index)
 
 
 def test_a_shard_is_done_once_and_alone(setting, tmp_path, monkeypatch):
     victim, data, _, _, queue = setting
-    whole = campaign.run(victim, queue, data, folder=tmp_path / "a", chunk=5, **CALL)
-    plan = campaign.shards(victim, queue, data, chunk=5, **CALL)
+    wanted = run(victim, queue, data, folder=tmp_path / "a", chunk=5, **CALL)
+    whole = Campaign(victim, queue, data, folder=tmp_path / "b", chunk=5, **CALL)
+    plan = campaign.shards(whole)
     for shard in reversed(plan):
-        path = campaign.run_shard(shard, victim, queue, data, folder=tmp_path / "b")
+        path = campaign.run_shard(whole, shard)
         assert path.read_bytes() == (tmp_path / "a" / shard.file).read_bytes()
     monkeypatch.setattr(protocol, "run", None)
-    assert campaign.run_shard(plan[0], victim, queue, data, folder=tmp_path / "b").is_file()
-    assert campaign.merge(plan, tmp_path / "b").equals(whole)
+    assert campaign.run_shard(whole, plan[0]).is_file()
+    assert campaign.merge(plan, tmp_path / "b").equals(wanted)
     path.unlink()
     with pytest.raises(ValueError, match=path.name):
         campaign.merge(plan, tmp_path / "b")
@@ -128,9 +146,9 @@ def test_threads_belong_to_a_shard_and_are_set_back(setting, tmp_path, monkeypat
 
     monkeypatch.setattr(protocol, "run", noted)
     for threads in (None, before, before + 1):
-        campaign.run(victim, queue, data, folder=tmp_path, threads=threads, **CALL)
+        run(victim, queue, data, folder=tmp_path, threads=threads, **CALL)
     assert used == [before, before + 1] and torch.get_num_threads() == before
-    beside_gpu = campaign.shards(victim, queue, data, place="cuda", **CALL)
+    beside_gpu = cut(victim, queue, data, place="cuda", **CALL)
     assert {shard.threads for shard in beside_gpu} == {1}
 
 
@@ -138,7 +156,7 @@ BAD = {
     "chunk": (dict(chunk=0), "chunk: expected an int >= 1, got 0"),
     "threads": (dict(threads=True), "threads: expected an int >= 1, got True"),
     "limits": (dict(limits=[]), "limits"),
-    "settings": (dict(alpha=torch.tensor(1e-4)), "settings: expected plain values"),
+    "settings": (dict(settings={"alpha": torch.tensor(1e-4)}), "settings: expected plain values"),
 }
 
 
@@ -146,14 +164,14 @@ BAD = {
 def test_what_cannot_be_planned_is_refused(setting, tmp_path, change, message):
     victim, data, _, _, queue = setting
     with pytest.raises(ValueError, match=message):
-        campaign.run(victim, queue, data, folder=tmp_path, **{**CALL, **change})
+        run(victim, queue, data, folder=tmp_path, **{**CALL, **change})
     with pytest.raises(ValueError, match="queue"):
-        campaign.run(victim, queue.rows([]), data, folder=tmp_path, **CALL)
+        run(victim, queue.rows([]), data, folder=tmp_path, **CALL)
 
 
 def test_delta_relaxes_success(setting, tmp_path):
     victim, data, _, _, queue = setting
-    rows = campaign.run(victim, queue, data, folder=tmp_path, **CALL)
+    rows = run(victim, queue, data, folder=tmp_path, **CALL)
     relaxed = rows[rows["cell"] == "k=2, |S|=2, δ=1"]
     assert set(relaxed["delta"]) == {1} and set(relaxed["s"]) == {2}
     strict = rows[rows["cell"] == "k=3, |S|=2"]
@@ -200,7 +218,7 @@ def test_other_code_is_other_work(setting, tmp_path, monkeypatch):
     monkeypatch.setattr(campaign, "PACKAGE", package)
 
     def shard():
-        return campaign.shards(victim, queue, data, **CALL)[0].id
+        return cut(victim, queue, data, **CALL)[0].id
 
     def changed(module, text):
         path = package / module
@@ -248,7 +266,7 @@ def test_a_replaced_photo_redoes_the_shards_that_hold_it_and_no_other(setting, t
 
     def done():
         photos = folder(tmp_path / "list.csv", size=4, classes=CLASSES, cache=tmp_path / "cache")
-        campaign.run(victim, queue, photos, folder=tmp_path / "shards", chunk=5, **CALL)
+        run(victim, queue, photos, folder=tmp_path / "shards", chunk=5, **CALL)
         return {path.name for path in (tmp_path / "shards").iterdir()}
 
     first = done()

@@ -10,7 +10,7 @@ from torch import nn
 
 from tkmia_utils import attack, measures
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.experiments import protocol
+from tkmia_utils.experiments import examples, protocol
 from tkmia_utils.report import tables
 
 CLASSES = tuple("abcdefgh")
@@ -184,7 +184,7 @@ def test_standing_tells_first_tied_and_behind_apart():
 
 def test_the_typical_image_is_the_median_success_of_its_cell(attacked):
     rows, _ = attacked[1]["tkmia"]
-    for at in protocol.median_positions(rows):
+    for at in examples.median_positions(rows):
         cell = rows[rows["cell"] == rows["cell"][at]]
         norms = np.sort(cell[cell["success"]]["l2_paper"])
         assert rows["l2_paper"][at] == norms[(len(norms) - 1) // 2] and rows["success"][at]
@@ -193,7 +193,7 @@ def test_the_typical_image_is_the_median_success_of_its_cell(attacked):
 def test_a_cell_without_success_is_shown_by_its_median_failure(attacked):
     rows, _ = attacked[1]["tkmia"]
     rows = rows.assign(success=False)
-    at = protocol.median_positions(rows)
+    at = examples.median_positions(rows)
     assert [rows["cell"][i] for i in at] == list(rows["cell"].unique())
     for i in at:
         norms = np.sort(rows[rows["cell"] == rows["cell"][i]]["l2_paper"])
@@ -204,13 +204,13 @@ def test_saved_examples_come_back_as_they_were(world, attacked, tmp_path):
     _, data, _ = world
     queue, frames = attacked
     rows, result = frames["tkmia"]
-    protocol.save_examples(tmp_path / "e.npz", queue, result, data)
-    kept = protocol.load_examples(tmp_path / "e.npz")
+    examples.save_examples(tmp_path / "e.npz", queue, result, data)
+    kept = examples.load_examples(tmp_path / "e.npz")
     assert kept["cell"].tolist() == rows["cell"].tolist()
     assert kept["image"].tolist() == rows["image"].tolist()
     np.testing.assert_array_equal(kept["adversarial"], result.adversarial.numpy())
     with pytest.raises(ValueError, match="run the notebook"):
-        protocol.load_examples(tmp_path / "absent.npz")
+        examples.load_examples(tmp_path / "absent.npz")
 
 
 def test_an_image_without_finite_logits_has_no_measures_and_spoils_no_table(world, attacked):

@@ -1,7 +1,6 @@
 """The paper's tables as data: transcription, schema, checks, errata, and ours beside them."""
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ import torch
 from tkmia_utils import measures, paper
 from tkmia_utils.paper import audit, claims, comparison, polytope
 from tkmia_utils.paper import figures as paper_figures
-from tkmia_utils.report import gallery
-from tkmia_utils.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 SECOND = ROOT / "tests" / "paper" / "paper_second.csv"
@@ -503,7 +500,7 @@ def test_results_without_tkmia_are_refused():
         comparison.with_paper_names(rows[rows["method"] != "tkmia"])
 
 
-# --- figures and gallery ---------------------------------------------------------------------
+# --- figures ---------------------------------------------------------------------------------
 
 
 def test_the_figures_show_every_setting_and_method(results):
@@ -522,40 +519,3 @@ def test_the_figures_show_every_setting_and_method(results):
     assert sum(len(c.get_offsets()) for ax in fig.axes for c in ax.collections) == 2
     table = comparison.ratios(results, saved(), resamples=20)
     assert len(paper_figures.beside(table[table["quantity"] == "APer"]).axes) == len(paper.RIVALS)
-
-
-def test_the_gallery_takes_the_median_success_and_the_median_failure():
-    norms = [3.0, 1.0, 2.0, 9.0, 7.0, 8.0, 6.0]
-    won = [True, True, True, False, False, False, False]
-    rows = pd.DataFrame({"method": "kfool", "l2_paper": norms, "success": won})
-    never = pd.DataFrame({"method": "tkmia", "l2_paper": [1.0, 2.0], "success": True})
-    chosen = gallery.median_rows(pd.concat([rows, never], ignore_index=True))
-    assert chosen["method"].tolist() == ["kfool", "kfool", "tkmia"]
-    assert chosen["l2_paper"].tolist() == [2.0, 7.0, 1.0]
-    assert chosen["position"].tolist() == [2, 4, 0] and chosen["of"].tolist() == [3, 4, 2]
-    with pytest.raises(ValueError, match="max_iter"):
-        gallery.median_rows(rows.assign(max_iter=[50, 100, 50, 50, 50, 50, 50]))
-
-
-def test_rates_are_the_only_ones_or_those_the_search_chose():
-    assert gallery.rates({"lrs": [0.1], "alphas": [0.2]}, None, "tkmia") == {
-        "lr": 0.1,
-        "alpha": 0.2,
-    }
-    assert gallery.rates({"lrs": [0.1, 1], "alphas": [0.2]}, None, "kfool") == {}
-    lines = [["tkmia", 0.1, 0.2, 0.90, 5.0], ["tkmia", 1.0, 0.2, 0.895, 4.0]]
-    lines += [["tkmia", 2.0, 0.2, 0.5, 1.0], ["gmla", 3.0, 0.2, 1.0, 1.0]]
-    grid = pd.DataFrame(lines, columns=["method", "lr", "alpha", "success", "APer"])
-    many = {"lrs": [0.1, 1.0, 2.0], "alphas": [0.2]}
-    assert gallery.rates(many, grid, "tkmia") == {"lr": 1.0, "alpha": 0.2}
-    with pytest.raises(ValueError, match="07_baselines"):
-        gallery.rates(many, grid, "ml_cw_u")
-
-
-def test_parameters_are_read_from_the_manifest_or_the_missing_file_is_named(tmp_path):
-    lab = Workspace(tmp_path, "quick", "09_paper_audit", {})
-    with pytest.raises(ValueError, match="07_overall"):
-        gallery.made_with(lab, "07_overall.csv")
-    listed = {"07_overall.csv": {"parameters": {"n": 3}}}
-    (lab.figures / "manifest.json").write_text(json.dumps(listed))
-    assert gallery.made_with(lab, "07_overall.csv") == {"n": 3}

@@ -5,7 +5,7 @@ import torch
 
 from tkmia_utils import Runtime, victims
 from tkmia_utils.data import load, types_of
-from tkmia_utils.experiments import protocol
+from tkmia_utils.experiments import examples, protocol
 from tkmia_utils.pipeline import cost, runner
 from tkmia_utils.pipeline import profile as plan
 from tkmia_utils.pipeline.cost import Pilot, makespan
@@ -91,7 +91,7 @@ def test_with_a_trained_victim_the_image_iterations_are_those_of_a_run(workshop)
     rows, _ = protocol.run(victim.model, queue, val, max_iter=8)
     shown, _ = protocol.run(
         victim.model,
-        queue.rows(protocol.median_positions(rows)),
+        queue.rows(examples.median_positions(rows)),
         val,
         max_iter=8,
         runtime=Runtime(slots=16),

@@ -1,4 +1,4 @@
-"""What every data set looks like to the rest: images loaded by index, bool labels, stable ids."""
+"""The interface of every data set: images loaded by index, bool labels, stable ids."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class MultiLabelDataset:
     load : callable
         ``load(i)`` gives image i as uint8 ``(3, size, size)``.
     card : str
-        One or two sentences: what this data is and is not. Shown beside every number.
+        One or two sentences: what this data is and is not. Shown with every number.
     size : int
         Height and width in pixels.
     digest : callable, optional
@@ -148,13 +148,13 @@ class MultiLabelDataset:
     def fingerprint(self) -> str:
         """A hash of the whole set: its images, their ids and labels, the classes and the size."""
         labels = hashlib.sha256(self.labels.numpy().tobytes()).hexdigest()
-        told = [self.name, self.split, self.size, self.classes, self.ids, labels]
-        return text_hash(*told, self.digests(range(len(self))))
+        parts = [self.name, self.split, self.size, self.classes, self.ids, labels]
+        return text_hash(*parts, self.digests(range(len(self))))
 
     def _pixels_hash(self, i: int) -> str:
         try:
             return hashlib.sha256(self.load(i).numpy().tobytes()).hexdigest()
-        except Exception as error:  # whoever needs the image will say so; others go on
+        except Exception as error:  # raised again when the image is needed; all others can be used
             return f"{type(error).__name__}: {error}"
 
     def _positions(self, index: Sequence[int] | torch.Tensor) -> list[int]:

@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from tkmia_utils.data.base import MultiLabelDataset
 from tkmia_utils.data.sprites import SIDE, Sprite, catalogue, versions
 from tkmia_utils.data.voc import CLASSES
-from tkmia_utils.hashing import code_hash, text_hash
-from tkmia_utils.workspace import file_hash, write_atomically, write_text
+from tkmia_utils.files import write_atomically
+from tkmia_utils.hashing import code_hash, file_hash, text_hash
+from tkmia_utils.workspace import write_text
 
 CARD = (
     "Embedded default: scenes composed from emoji artwork over faded photo crops, with VOC's "
@@ -102,7 +103,7 @@ def scenes(
 ) -> MultiLabelDataset:
     """Compose scenes, or read them from the cache.
 
-    Scene i is a function of (seed, split, i) and the style alone; the two splits never share one.
+    Scene i depends on nothing but (seed, split, i) and the style; the two splits never share one.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ def scenes(
 def fingerprint(
     split: str, *, seed: int = 0, size: int = 96, style: SceneStyle | None = None
 ) -> str:
-    """Hash of what decides scene i but i itself; composes nothing.
+    """Hash of all that decides a scene except its number; composes nothing.
 
     Parameters
     ----------
@@ -174,14 +175,14 @@ def fingerprint(
     ImportError
         As for :func:`scenes`.
     """
-    told = [split, seed, size, asdict(style or SceneStyle()), versions(), CLASSES]
-    # whoever edits the contexts or the sprites must not be shown yesterday's scenes
+    hash_inputs = [split, seed, size, asdict(style or SceneStyle()), versions(), CLASSES]
+    # after a change of the contexts or the sprites, cached scenes are out of date
     modules = [f"{__package__}.{name}" for name in ("emoji", "sprites")]
-    return text_hash(told, code_hash([], alone=modules))
+    return text_hash(hash_inputs, code_hash([], alone=modules))
 
 
 def _cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Arrays of `path` if it agrees with the checksum beside it; else made anew and kept."""
+    """Arrays of `path` if it agrees with its checksum file; else made and saved."""
     checksum = path.with_suffix(".sha256")
     if path.is_file() and checksum.is_file() and checksum.read_text().strip() == file_hash(path):
         with np.load(path, allow_pickle=False) as file:
@@ -263,7 +264,7 @@ def _photos() -> list[Image.Image]:
 
 
 def _choices(name: str, names: list[str]) -> list[Sprite]:
-    """Sprites that show a class and, beside it, none but classes of the scene."""
+    """Sprites that show a class and no other class that is not in the scene."""
     return [s for s in catalogue() if name in s.classes and set(s.classes) <= set(names)]
 
 

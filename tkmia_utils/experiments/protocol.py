@@ -6,9 +6,7 @@ a study form one queue for the engine, since k, S and delta are rows there.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -17,7 +15,6 @@ from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.selection import Selection, global_selection, random_selection
-from tkmia_utils.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -299,72 +296,3 @@ def run(
         index=queue.index, delta=queue.delta, method=method, **settings,
     )  # fmt: skip
     return to_frame(queue, result, data, method), result
-
-
-def median_positions(rows: pd.DataFrame) -> list[int]:
-    """Choose the image of every cell that stands for it: the median success by norm.
-
-    In a cell without any success it is the median failure, so that a figure shows what there is.
-
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        From :func:`to_frame`, of one method.
-
-    Returns
-    -------
-    list of int
-        One position in `rows` a cell; the lower median where there are two.
-    """
-    chosen = []
-    for _, cell in rows.reset_index(drop=True).groupby("cell", sort=False):
-        pool = cell[cell["success"]] if cell["success"].any() else cell
-        pool = pool.sort_values("l2_paper", kind="stable")
-        chosen.append(int(pool.index[(len(pool) - 1) // 2]))
-    return chosen
-
-
-def save_examples(
-    path: str | Path, queue: Queue, result: AttackResult, data: MultiLabelDataset
-) -> None:
-    """Keep the images of an attack, for figures: one npz, written atomically.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    queue, result : Queue, AttackResult
-        What was attacked, and what came out.
-    data : MultiLabelDataset
-        For the image ids.
-    """
-    arrays = {
-        "adversarial": result.adversarial.numpy(),
-        "clean_logits": result.clean_logits.numpy(),
-        "adversarial_logits": result.adversarial_logits.numpy(),
-        "labels": queue.labels.numpy(),
-        "specified": queue.specified.numpy(),
-        "k": queue.k.numpy(),
-        "cell": np.array([cell.name for cell in queue.cells]),
-        "image": np.array([data.ids[i] for i in queue.index.tolist()]),
-    }
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-
-    write_atomically(path, write)
-
-
-def load_examples(path: str | Path) -> dict[str, np.ndarray]:
-    """Read what :func:`save_examples` wrote, as arrays by name.
-
-    Raises
-    ------
-    ValueError
-        There is no such file.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"path: there is no {path}; run the notebook that attacks first")
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)

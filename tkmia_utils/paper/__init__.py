@@ -1,4 +1,4 @@
-"""The published numbers: read, checked, and set beside ours."""
+"""The published numbers: read, checked, and compared with ours."""
 
 from tkmia_utils.paper.tables import (
     CHANGES,

@@ -112,14 +112,14 @@ def unmatched_settings(results: pd.DataFrame, samples: pd.DataFrame) -> pd.DataF
     keys = ["dataset", "k", "s"]
     second, sizes = results[results["scheme"] == "S2"], samples[samples["scheme"] == "S2"]
     have = set(second[keys].itertuples(index=False, name=None))
-    said = {(d, k, int(s)) for d, k, s in sizes[keys].itertuples(index=False, name=None)}
+    printed_for = {(d, k, int(s)) for d, k, s in sizes[keys].itertuples(index=False, name=None)}
     lines, likely = [], []
     for _, row in sizes.iterrows():
         if (row["dataset"], row["k"], int(row["s"])) not in have:
             lines.append((row, f"n = {row['n']}", "no results table has this setting"))
             likely.append(pd.NA)
     for (_, *key), rows in second.groupby(["table", *keys], sort=False):
-        if tuple(key) in said:
+        if tuple(key) in printed_for:
             continue
         part = _countable(rows)
         shares = {
@@ -195,7 +195,7 @@ def counts(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def rounding(results: pd.DataFrame) -> pd.DataFrame:
-    """How each method's counts were printed, where that can be told.
+    """How each method's counts were printed, where their digits show it.
 
     Returns
     -------
@@ -255,7 +255,7 @@ def _printed(row: pd.Series) -> str:
 
 
 def lists(results: pd.DataFrame, *, precision: str = "P@i") -> pd.DataFrame:
-    """Rows whose four changes no top-k lists can have, alone or beside the setting's other rows.
+    """Rows whose four changes no top-k lists can have, alone or with the setting's other rows.
 
     Rows that are impossible by themselves are taken out first. If the rest of a setting, all
     methods and limits, cannot share the clean images' lists, the row goes without which the rest
@@ -376,7 +376,7 @@ CHECKS: dict[str, Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]] = {
 }
 """Every check by name, as a function of results and samples."""
 DOUBTFUL = ("repeats", "strangers", "falling")
-"""Checks whose failures are unlikely; those of the others cannot be."""
+"""Checks whose failures are unlikely; a failure of any other check is impossible."""
 UNSOUND = ("ranges", "lists", "repeats", "strangers")
 """Checks after which a value is not to be used; a count that is off by a digit hardly matters."""
 

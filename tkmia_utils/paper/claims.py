@@ -1,33 +1,70 @@
-"""What the paper's text says of its tables, beside what the tables say: claim by claim.
+"""What the paper claims about its tables, compared with what the tables say.
 
-Every verdict is a rule over the numbers, stated with it; nothing is typed in but the quotations.
+:data:`CLAIMS` lists the claims; every verdict is computed from the numbers by the rule next to the
+quotation.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
 from tkmia_utils.paper.audit import UNSOUND
-from tkmia_utils.paper.tables import CHANGES, METHODS, RIVALS, SETTING, wide, winners, without
+from tkmia_utils.paper.tables import (
+    CHANGES,
+    MEASURES,
+    METHODS,
+    RIVALS,
+    SETTING,
+    wide,
+    winners,
+    without,
+)
 
-FIRST_SCHEME, SECOND_SCHEME = (1, 2, 13, 14, 15), (3, 4, *range(16, 24))
 HOLDS, PARTLY, FAILS = "holds", "in part", "does not hold"
+Answer = tuple[str, str]  # what the tables say in words, and the verdict
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Some of the paper's tables: their results, and who leads in them (:func:`paper.winners`)."""
+
+    results: pd.DataFrame
+    lead: pd.DataFrame
+
+    def some(self, names: str) -> "Tables":
+        """Those named, e.g. "3, 16-20"; or "all"."""
+        if names == "all":
+            return self
+        spans = [part.split("-") for part in names.split(", ")]
+        numbers = [n for span in spans for n in range(int(span[0]), int(span[-1]) + 1)]
+        return Tables(*(t[t["table"].isin(numbers)] for t in (self.results, self.lead)))
+
+
+Check = Callable[[Tables], Answer]
 
 
 def drop_unsound(results: pd.DataFrame, errata: pd.DataFrame) -> pd.DataFrame:
     """Results without the values that a check of :data:`audit.UNSOUND` throws out."""
-    bad = errata["how_checked"].map(lambda told: bool(set(told.split("; ")) & set(UNSOUND)))
+    bad = errata["how_checked"].map(lambda checks: bool(set(checks.split("; ")) & set(UNSOUND)))
     return without(results, errata[bad])
 
 
-def record(lead: pd.DataFrame, tables: Sequence[int], measures: Sequence[str]) -> dict[str, int]:
-    """Count TkMIA's verdicts over some tables and measures of :func:`paper.winners`."""
-    part = lead[lead["table"].isin(tables) & lead["measure"].isin(measures)]
+def record(lead: pd.DataFrame, measures: Sequence[str]) -> dict[str, int]:
+    """Count TkMIA's verdicts over some measures of :func:`paper.winners`."""
+    part = lead[lead["measure"].isin(measures)]
     return {name: int((part["verdict"] == name).sum()) for name in ("first", "tied", "behind")}
 
 
-def _words(count: dict[str, int]) -> str:
-    return f"first {count['first']}, tied {count['tied']}, behind {count['behind']}"
+def _counted(measures: Sequence[str], rule: Callable[[dict[str, int]], str]) -> Check:
+    """A check that counts where TkMIA is first, tied and behind."""
+
+    def check(tables: Tables) -> Answer:
+        count = record(tables.lead, measures)
+        text = f"first {count['first']}, tied {count['tied']}, behind {count['behind']}"
+        return text, rule(count)
+
+    return check
 
 
 def _most(count: dict[str, int]) -> str:
@@ -39,14 +76,14 @@ def _most(count: dict[str, int]) -> str:
 
 
 def _always(count: dict[str, int]) -> str:
-    """Holds if never behind; in part if first in more than half all the same."""
+    """Holds if never behind; in part if first in more than half."""
     if not count["behind"]:
         return HOLDS
     return PARTLY if count["first"] > sum(count.values()) / 2 else FAILS
 
 
 def _admitted(count: dict[str, int]) -> str:
-    """Of a claim not to be the best: holds if TkMIA is behind in more than half."""
+    """For a claim not to be the best: holds if TkMIA is behind in more than half."""
     return HOLDS if count["behind"] > sum(count.values()) / 2 else FAILS
 
 
@@ -75,8 +112,8 @@ def growth(results: pd.DataFrame, measure: str, *, datasets: Sequence[str] = ())
     return pd.DataFrame(lines)
 
 
-def _kfool(rows: pd.DataFrame, tables: Sequence[int]) -> tuple[str, str]:
-    part = rows[rows["table"].isin(tables)].set_index([*SETTING, "method"])
+def _kfool(tables: Tables) -> Answer:
+    part = wide(tables.results).set_index([*SETTING, "method"])
     ours, theirs = (part.xs(name, level="method") for name in ("TkMIA", "kFool"))
     more = (theirs["delta_l"] > ours["delta_l"]).sum()
     norms = (theirs["APer"] / ours["APer"]).dropna()
@@ -85,8 +122,8 @@ def _kfool(rows: pd.DataFrame, tables: Sequence[int]) -> tuple[str, str]:
     return text, HOLDS if more > len(ours) / 2 and norms.min() > 1 else PARTLY if more else FAILS
 
 
-def _smaller(rows: pd.DataFrame, tables: Sequence[int]) -> tuple[str, str]:
-    part = rows[rows["table"].isin(tables)].set_index([*SETTING, "method"])
+def _smaller(tables: Tables) -> Answer:
+    part = wide(tables.results).set_index([*SETTING, "method"])
     ours, theirs = (part.xs(name, level="method") for name in ("TkMIA", "TkML-AP-U"))
     norm = (theirs["APer"] < ours["APer"]).groupby("dataset").sum()
     change = (theirs["NDCG@k"] > ours["NDCG@k"]).sum()
@@ -95,8 +132,8 @@ def _smaller(rows: pd.DataFrame, tables: Sequence[int]) -> tuple[str, str]:
     return text, HOLDS if norm.min() > 0 else PARTLY if norm.sum() else FAILS
 
 
-def _grows(results: pd.DataFrame) -> tuple[str, str]:
-    steps = growth(results, "APer")
+def _grows(tables: Tables) -> Answer:
+    steps = growth(tables.results, "APer")
     up = (steps["rise"] > 0).groupby(steps["method"]).agg(["sum", "size"]).loc[list(METHODS)]
     table = steps.pivot(index=["dataset", "type", "k"], columns="method", values="rise").dropna()
     least = (table["TkMIA"] < table[list(RIVALS)].min(axis=1)).sum()
@@ -107,16 +144,16 @@ def _grows(results: pd.DataFrame) -> tuple[str, str]:
     return text, HOLDS if everywhere and least == len(table) else PARTLY
 
 
-def _traffic(results: pd.DataFrame) -> tuple[str, str]:
-    steps = growth(results[results["type"] == "Traffic"], "APer")
+def _traffic(tables: Tables) -> Answer:
+    steps = growth(tables.results[tables.results["type"] == "Traffic"], "APer")
     found = steps.groupby("method")["rise"].sum().round(4)
-    said = {"ML-CW-U": 0.7295, "kFool": 5.4391, "TkML-AP-U": 0.6772, "TkMIA": 0.0934}
+    printed = {"ML-CW-U": 0.7295, "kFool": 5.4391, "TkML-AP-U": 0.6772, "TkMIA": 0.0934}
     text = ", ".join(f"{m} {found[m]:.4f}" for m in METHODS)
-    return text, HOLDS if all(abs(found[m] - said[m]) < 1e-4 for m in METHODS) else FAILS
+    return text, HOLDS if all(abs(found[m] - printed[m]) < 1e-4 for m in METHODS) else FAILS
 
 
-def _decreasing(results: pd.DataFrame) -> tuple[str, str]:
-    steps = growth(results, "APer", datasets=["VOC"])
+def _decreasing(tables: Tables) -> Answer:
+    steps = growth(tables.results, "APer", datasets=["VOC"])
     steps = steps[(steps["method"] == "TkMIA") & (steps["type"] != "Person")]
     text, falls = [], []
     for name, part in steps.groupby("type", sort=False):
@@ -128,8 +165,8 @@ def _decreasing(results: pd.DataFrame) -> tuple[str, str]:
     return "k = 1, 2, 3: " + "; ".join(text), HOLDS if all(falls) else FAILS
 
 
-def _falls_with_k(results: pd.DataFrame) -> tuple[str, str]:
-    steps = pd.concat([growth(results, name) for name in CHANGES])
+def _falls_with_k(tables: Tables) -> Answer:
+    steps = pd.concat([growth(tables.results, name) for name in CHANGES])
     share = (steps["rise"] < 0).groupby(steps["method"]).mean().loc[list(METHODS)]
     text = "steps in k with a smaller change: " + ", ".join(
         f"{m} {x:.0%}" for m, x in share.items()
@@ -137,8 +174,8 @@ def _falls_with_k(results: pd.DataFrame) -> tuple[str, str]:
     return text, HOLDS if share.min() > 0.5 else PARTLY if share.max() > 0.5 else FAILS
 
 
-def _unseen(results: pd.DataFrame) -> tuple[str, str]:
-    rows = wide(results)
+def _unseen(tables: Tables) -> Answer:
+    rows = wide(tables.results)
     rows = rows[rows["method"] == "TkMIA"]
     parts = []
     for scheme, part in rows.groupby("scheme"):
@@ -149,8 +186,125 @@ def _unseen(results: pd.DataFrame) -> tuple[str, str]:
     return text, HOLDS if none == len(rows) else PARTLY if none else FAILS
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper and the check that answers it.
+
+    Attributes
+    ----------
+    where : str
+        Section.
+    quote : str
+        Its words.
+    tables : str
+        The tables it speaks of, e.g. "3, 16-20", or "all".
+    check : callable
+        Given these tables: what they say in words, and the verdict.
+    """
+
+    where: str
+    quote: str
+    tables: str
+    check: Check
+
+
+CLAIMS = (
+    Claim("Abstract", "superiority of our proposed method", "all", _counted(MEASURES, _most)),
+    Claim(
+        "Sec. 5.2",
+        "In most cases, TkMIA outperforms other comparison methods",
+        "1, 2",
+        _counted(MEASURES, _most),
+    ),
+    Claim(
+        "Sec. 5.2",
+        "a smaller change in each metric while perturbing more specified categories in S",
+        "1, 2",
+        _counted((*CHANGES, "delta_l"), _always),
+    ),
+    Claim(
+        "Sec. 5.2",
+        "TkMIA could achieve both visual and measure imperceptibility",
+        "all",
+        _unseen,
+    ),
+    Claim(
+        "Sec. 5.2",
+        "our perturbation performs better than other baselines [in the measures]",
+        "3, 4",
+        _counted(CHANGES, _always),
+    ),
+    Claim(
+        "Sec. 5.2",
+        "kFool perturbs more labels while paying a huge effort",
+        "3, 4",
+        _kfool,
+    ),
+    Claim(
+        "Sec. 5.2",
+        "TkML-AP-U generates a relatively smaller perturbation but only obtains the sub-optimal "
+        "metric change results",
+        "3, 4",
+        _smaller,
+    ),
+    Claim(
+        "C.1",
+        "our method completely outperforms the other comparison methods",
+        "13-15",
+        _counted(MEASURES, _always),
+    ),
+    Claim("C.1", "we obtain a larger Delta l", "13-15", _counted(("delta_l",), _most)),
+    Claim(
+        "C.1",
+        "all methods generate larger perturbations with increasing the k value while the increase "
+        "in our average perturbation norm is smaller",
+        "1, 2, 13-15",
+        _grows,
+    ),
+    Claim(
+        "C.1",
+        "[Traffic, k from 2 to 5:] increase 0.7295, 5.4391, and 0.6772, respectively. Our TkMIA "
+        "only produces 0.0934",
+        "14",
+        _traffic,
+    ),
+    Claim(
+        "C.1",
+        "For some types (Vehicles, Animals, Household types of VOC), its APer even produces a "
+        "decreasing trend",
+        "15",
+        _decreasing,
+    ),
+    Claim(
+        "C.1",
+        "most changes in measures for all methods get smaller as the k value increases",
+        "1, 2, 13-15",
+        _falls_with_k,
+    ),
+    Claim(
+        "C.2",
+        "From the results on VOC and COCO, we could more intuitively find the superiority",
+        "3, 16-20",
+        _counted(MEASURES, _most),
+    ),
+    Claim(
+        "C.2",
+        "on NUS ... the Delta l and APer values of our perturbation are not the best",
+        "4, 21-23",
+        _counted(("delta_l", "APer"), _admitted),
+    ),
+    Claim(
+        "C.2",
+        "kFool usually presents a better average attack effectiveness while generating an obvious "
+        "perturbation",
+        "4, 21-23",
+        _kfool,
+    ),
+)
+
+
 def check_claims(results: pd.DataFrame, errata: pd.DataFrame) -> pd.DataFrame:
-    """Ask the tables about each claim, as printed and without the values that cannot stand.
+    """Ask the tables about each of :data:`CLAIMS`, as printed and without the unsound values.
 
     Parameters
     ----------
@@ -164,134 +318,12 @@ def check_claims(results: pd.DataFrame, errata: pd.DataFrame) -> pd.DataFrame:
         (the same after :func:`drop_unsound`) and ``verdict`` (after the audit): "holds", "in part"
         or "does not hold".
     """
-    c1, c2 = FIRST_SCHEME, SECOND_SCHEME
-    voc_coco, nus = (16, 17, 3, 18, 19, 20), (4, 21, 22, 23)
-
     clean = drop_unsound(results, errata)
-    leads = {id(table): winners(table) for table in (results, clean)}
-
-    def compare(
-        tables: Sequence[int], measures: Sequence[str], rule: Callable[[dict[str, int]], str]
-    ) -> Callable[[pd.DataFrame], tuple[str, str]]:
-        def ask(table: pd.DataFrame) -> tuple[str, str]:
-            count = record(leads[id(table)], tables, measures)
-            return _words(count), rule(count)
-
-        return ask
-
-    cost = ("delta_l", "APer")
-    asked = [
-        (
-            "Abstract",
-            "superiority of our proposed method",
-            "all",
-            compare(c1 + c2, (*CHANGES, *cost), _most),
-        ),
-        (
-            "Sec. 5.2",
-            "In most cases, TkMIA outperforms other comparison methods",
-            "1, 2",
-            compare((1, 2), (*CHANGES, *cost), _most),
-        ),
-        (
-            "Sec. 5.2",
-            "a smaller change in each metric while perturbing more specified categories in S",
-            "1, 2",
-            compare((1, 2), (*CHANGES, "delta_l"), _always),
-        ),
-        (
-            "Sec. 5.2",
-            "TkMIA could achieve both visual and measure imperceptibility",
-            "all",
-            _unseen,
-        ),
-        (
-            "Sec. 5.2",
-            "our perturbation performs better than other baselines [in the measures]",
-            "3, 4",
-            compare((3, 4), CHANGES, _always),
-        ),
-        (
-            "Sec. 5.2",
-            "kFool perturbs more labels while paying a huge effort",
-            "3, 4",
-            lambda t: _kfool(wide(t), (3, 4)),
-        ),
-        (
-            "Sec. 5.2",
-            (
-                "TkML-AP-U generates a relatively smaller perturbation but only obtains the "
-                "sub-optimal metric change results"
-            ),
-            "3, 4",
-            lambda t: _smaller(wide(t), (3, 4)),
-        ),
-        (
-            "C.1",
-            "our method completely outperforms the other comparison methods",
-            "13-15",
-            compare((13, 14, 15), (*CHANGES, *cost), _always),
-        ),
-        ("C.1", "we obtain a larger Delta l", "13-15", compare((13, 14, 15), ("delta_l",), _most)),
-        (
-            "C.1",
-            (
-                "all methods generate larger perturbations with increasing the k value while the "
-                "increase in our average perturbation norm is smaller"
-            ),
-            "1, 2, 13-15",
-            _grows,
-        ),
-        (
-            "C.1",
-            (
-                "[Traffic, k from 2 to 5:] increase 0.7295, 5.4391, and 0.6772, respectively. Our "
-                "TkMIA only produces 0.0934"
-            ),
-            "14",
-            _traffic,
-        ),
-        (
-            "C.1",
-            (
-                "For some types (Vehicles, Animals, Household types of VOC), its APer even "
-                "produces a decreasing trend"
-            ),
-            "15",
-            _decreasing,
-        ),
-        (
-            "C.1",
-            "most changes in measures for all methods get smaller as the k value increases",
-            "1, 2, 13-15",
-            _falls_with_k,
-        ),
-        (
-            "C.2",
-            "From the results on VOC and COCO, we could more intuitively find the superiority",
-            "3, 16-20",
-            compare(voc_coco, (*CHANGES, *cost), _most),
-        ),
-        (
-            "C.2",
-            "on NUS ... the Delta l and APer values of our perturbation are not the best",
-            "4, 21-23",
-            compare(nus, cost, _admitted),
-        ),
-        (
-            "C.2",
-            (
-                "kFool usually presents a better average attack effectiveness while generating an "
-                "obvious perturbation"
-            ),
-            "4, 21-23",
-            lambda t: _kfool(wide(t), nus),
-        ),
-    ]
+    both = [Tables(table, winners(table)) for table in (results, clean)]
     lines = []
-    for where, quote, tables, ask in asked:
-        (printed, _), (audited, verdict) = ask(results), ask(clean)
-        lines.append((where, quote, tables, printed, audited, verdict))
+    for claim in CLAIMS:
+        (printed, _), (audited, verdict) = (claim.check(t.some(claim.tables)) for t in both)
+        lines.append((claim.where, claim.quote, claim.tables, printed, audited, verdict))
     return pd.DataFrame(
         lines, columns=["where", "claim", "tables", "printed", "audited", "verdict"]
     )

@@ -1,7 +1,7 @@
-"""Ours beside theirs: each of the paper's tables and its counterpart among saved results.
+"""Our results compared with the paper's: each of its tables and the saved rows that match it.
 
-On other data than the paper's only orderings and ratios are compared: how TkMIA stands to a rival
-under equal conditions. Absolute values stand side by side only where the data set is the same.
+On other data than the paper's only orderings and ratios are compared: TkMIA and a rival under
+equal conditions. Absolute values are compared only where the data set is the same.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def with_paper_names(rows: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        No row of TkMIA, or no iteration limit beside the rows.
+        No row of TkMIA, or rows without an iteration limit.
     """
     if "max_iter" not in rows or not (rows["method"] == "tkmia").any():
         raise ValueError("rows: expected saved results with a column max_iter and rows of tkmia")
@@ -112,7 +112,7 @@ def ratios(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Each table of the paper as ratios of TkMIA to each rival, beside ours of the same scheme.
+    """Each table of the paper as ratios of TkMIA to each rival, with ours of the same scheme.
 
     Theirs is the median over the table's settings, with the smallest and the largest; ours is the
     ratio of the means over all cells of the scheme, at the nearest iteration limit.
@@ -120,7 +120,7 @@ def ratios(
     Parameters
     ----------
     results : pandas.DataFrame
-        From :func:`tkmia_utils.paper.tables.load`, best without what cannot stand.
+        From :func:`tkmia_utils.paper.tables.load`, preferably without unsound values.
     rows : pandas.DataFrame
         Saved results of all methods.
     differs : str
@@ -234,7 +234,7 @@ def absolute(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Every value of the paper beside ours, for a benchmark of the paper alone.
+    """Every value of the paper with ours; only for the benchmarks of the paper.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def absolute(
     Raises
     ------
     ValueError
-        The rows are of other data than the paper's: their values say nothing beside its own.
+        The rows are of other data than the paper's, so that values cannot be compared.
     """
     found = set(rows["dataset"].unique())
     if not found <= set(BENCHMARKS):

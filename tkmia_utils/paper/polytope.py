@@ -1,4 +1,4 @@
-"""Can four printed changes come from top-k lists at all? A linear programme says.
+"""A linear programme that tells whether four printed changes can come from top-k lists.
 
 TkAcc, P@k, AP@k and NDCG@k of an image are four functions of one pattern of right and wrong places.
 Their means over images are therefore a point in a polytope, and a change of the means is a

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tkmia_utils.workspace import PACKAGE
+from tkmia_utils.hashing import PACKAGE
 
 METHODS = ("ML-CW-U", "kFool", "TkML-AP-U", "TkMIA")
 RIVALS = METHODS[:3]
@@ -58,7 +58,7 @@ ALLOWED = {
     "measure": MEASURES,
     "known": ("before", "found"),
 }
-# what must stand in every row; the other counts and numbers may be missing
+# what every row must have; the other counts and numbers may be missing
 FILLED = {
     "results": ("table", "k", "max_iter"),
     "samples": ("table", "k", "s", "n"),
@@ -76,7 +76,7 @@ UNIQUE = {
 
 
 def folder(root: str | Path | None = None) -> Path:
-    """Find ``data/paper``: under `root` if it is there, else beside the installed package.
+    """Find ``data/paper``: under `root` if it is there, else next to the installed package.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def load(name: str, root: str | Path | None = None) -> pd.DataFrame:
 
 
 def check(text: pd.DataFrame, name: str, *, where: str = "text") -> pd.DataFrame:
-    """Give the columns of a CSV, read as str, their types, or say what is wrong with it.
+    """Convert the columns of a CSV, read as str, to their types, or report what is wrong.
 
     Parameters
     ----------
@@ -182,20 +182,12 @@ def check(text: pd.DataFrame, name: str, *, where: str = "text") -> pd.DataFrame
 
 
 def fingerprint(root: str | Path | None = None) -> str:
-    """SHA-256 over the names and bytes of the CSVs, to be listed beside what is made of them."""
+    """SHA-256 over the names and bytes of the CSVs, to be recorded with what is made of them."""
     digest = hashlib.sha256()
     for name in sorted(SCHEMAS):
         path = folder(root) / f"{name}.csv"
         digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def setting(row: pd.Series) -> str:
-    """Name a row's setting: "Animals, k=1", "k=3, |S|=2, delta=2, limit 100"."""
-    if row["scheme"] == "S1":
-        return f"{row['type']}, k={row['k']}"
-    name = f"k={row['k']}, |S|={row['s']:g}"
-    return name + (f", delta={row['delta']}, limit {row['max_iter']}" if "delta" in row else "")
 
 
 def cell(row: pd.Series) -> str:

@@ -1,4 +1,4 @@
-"""A run beside the record, number by number: ``python -m tkmia_utils.pipeline --compare``.
+"""A run compared with the record, number by number: ``python -m tkmia_utils.pipeline --compare``.
 
 Another processor rounds otherwise and so trains another victim: the same code gives other digits
 there. What should hold is that a number lies in the interval that the record gives it, and that
@@ -51,7 +51,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside a record.
+    """A run compared with a record.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Comparison:
 
 
 def read(folder: str | Path) -> Folder:
-    """Read the tables of a run or a record, and what is told about it.
+    """Read the tables of a run or a record, and what is known about it.
 
     Raises
     ------
@@ -97,15 +97,15 @@ def read(folder: str | Path) -> Folder:
             bad.append(path.stem)
     about = folder / ABOUT
     try:
-        told = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+        facts = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
         made = {e["notebook"]: e["parameters"] for e in read_manifest(folder).values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"folder: {folder} has no readable manifest ({error})") from None
-    return Folder(tables, told, made, tuple(bad))
+    return Folder(tables, facts, made, tuple(bad))
 
 
 def compare(run: Folder, record: Folder) -> Comparison:
-    """Put a run beside a record.
+    """Compare a run with a record.
 
     Raises
     ------
@@ -122,8 +122,8 @@ def compare(run: Folder, record: Folder) -> Comparison:
     for name in shared:
         if name.startswith(COPIES) and name.replace(COPIES, "08_numbers_") in shared:
             continue
-        pair, keys, told = _matched(run.tables[name], record.tables[name])
-        notes += [f"{name}: {note}" for note in told]
+        pair, keys, found = _matched(run.tables[name], record.tables[name])
+        notes += [f"{name}: {note}" for note in found]
         some, others = _cells(*pair, keys)
         numbers += [{"table": name, **row} for row in some]
         if name == VERDICTS and "verdict" in others["quantity"].to_list():
@@ -277,7 +277,7 @@ def _state(ours: Any, theirs: Any, *, number: bool) -> dict[str, Any]:
     return {"state": "equal" if not gap else "close" if close else "different", "difference": gap}
 
 
-def _beside(run: Mapping[str, Any], record: Mapping[str, Any], missing: str) -> pd.DataFrame:
+def _side_by_side(run: Mapping[str, Any], record: Mapping[str, Any], missing: str) -> pd.DataFrame:
     lines = [
         (what, *(_text(side[what])[:60] if what in side else missing for side in (run, record)))
         for what in dict.fromkeys((*record, *run))
@@ -286,12 +286,12 @@ def _beside(run: Mapping[str, Any], record: Mapping[str, Any], missing: str) -> 
 
 
 def _machines(run: Folder, record: Folder) -> pd.DataFrame:
-    def told(folder: Folder) -> dict[str, Any]:
+    def facts(folder: Folder) -> dict[str, Any]:
         about = folder.about
         victim = {f"victim: {k}": v for k, v in about.get("victim", {}).items()}
         return {**about.get("machine", {}), **victim, **about.get("versions", {})}
 
-    return _beside(told(run), told(record), "not recorded")
+    return _side_by_side(facts(run), facts(record), "not recorded")
 
 
 def _settings(run: Folder, record: Folder) -> pd.DataFrame:
@@ -304,7 +304,7 @@ def _settings(run: Folder, record: Folder) -> pd.DataFrame:
         return {name: ", ".join(dict.fromkeys(found)) for name, found in values.items()}
 
     shared = set(run.made) & set(record.made)
-    both = _beside(flat(run), flat(record), "not said")
+    both = _side_by_side(flat(run), flat(record), "not said")
     return both[both["run"] != both["record"]].reset_index(drop=True)
 
 

@@ -1,4 +1,4 @@
-"""What :mod:`tkmia_utils.pipeline.compare` found, as text: whole, in short, and in one sentence."""
+"""Text of what :mod:`tkmia_utils.pipeline.compare` found: in full, in short and in one sentence."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ SCALE = (
 
 
 def sentence(found: Comparison) -> str:
-    """The comparison in one sentence that can be quoted; every number is counted, none is said."""
+    """The comparison in one sentence to quote; every number is counted from the tables."""
     verdicts, numbers = found.verdicts, found.numbers
     parts = ["there are no verdicts to compare"]
     if len(verdicts):
@@ -31,8 +31,8 @@ def sentence(found: Comparison) -> str:
         parts = [f"{same} of {len(verdicts)} verdicts are as in the record ({behind})"]
     if len(numbers):
         inside, equal = (int(numbers[answer].sum()) for answer in ("inside", "equal"))
-        told = f"{inside} of {len(numbers)} numbers ({_percent(inside, len(numbers))}) lie in the"
-        parts.append(f"{told} record's intervals and {equal} are equal")
+        share = f"{inside} of {len(numbers)} numbers ({_percent(inside, len(numbers))}) lie in the"
+        parts.append(f"{share} record's intervals and {equal} are equal")
     else:
         parts.append("no number has an interval")
     if len(found.settings):
@@ -52,11 +52,11 @@ def _percent(some: int, total: int) -> str:
 
 
 def _made_on(machines: pd.DataFrame, side: str) -> str:
-    told = dict(zip(machines["what"], machines[side], strict=True))
-    if told.get("cpu", "not recorded") == "not recorded":
+    facts = dict(zip(machines["what"], machines[side], strict=True))
+    if facts.get("cpu", "not recorded") == "not recorded":
         return "machine not recorded"
-    device = [told["device"]] if told.get("device", "cpu") != "cpu" else []
-    words = [told["cpu"], told.get("capability", ""), *device, f"torch {told.get('torch', '?')}"]
+    device = [facts["device"]] if facts.get("device", "cpu") != "cpu" else []
+    words = [facts["cpu"], facts.get("capability", ""), *device, f"torch {facts.get('torch', '?')}"]
     return ", ".join(filter(None, words))
 
 
@@ -148,7 +148,7 @@ def report(found: Comparison, *, few: int | None = None) -> str:
         "Verdicts that changed": ("", _changed(found), "None."),
         "Numbers outside the record's interval": ("", _outside(found), "None."),
     }  # fmt: skip
-    text = ["# A run beside the record", "## What made them", _markdown(found.machines)]
+    text = ["# A run compared with the record", "## What made them", _markdown(found.machines)]
     for heading, (words, table, nothing) in parts.items():
         text += [f"## {heading}", *filter(None, [words])]
         shown = table if table is inside or table is cells else table[:few]
@@ -176,7 +176,7 @@ def short(found: Comparison, *, few: int = 10) -> str:
 
 
 def closing(lab: Workspace) -> str:
-    """What is said at the end of a run: :func:`short`, or why there is no comparison."""
+    """The last line of a run: :func:`short`, or why there is no comparison."""
     try:
         found, path = saved(lab)
     except ValueError as error:
@@ -185,7 +185,7 @@ def closing(lab: Workspace) -> str:
 
 
 def saved(lab: Workspace, record: str | Path | None = None) -> tuple[Comparison, Path]:
-    """Compare a profile's run with its record, or another, and write ``compare.md`` beside it.
+    """Compare a profile's run with its record, or another, and write its ``compare.md``.
 
     Raises
     ------

@@ -24,15 +24,16 @@ import torch
 from matplotlib.figure import Figure
 
 from tkmia_utils import data, victims, workspace
+from tkmia_utils.attacks import ATTACKS
 from tkmia_utils.engine.loop import DEFAULT_SLOTS
 from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.experiments import protocol
+from tkmia_utils.experiments.lab import data_arguments, located
 from tkmia_utils.experiments.tuning import WITHOUT_RATES
 from tkmia_utils.victims.backbones import build
 from tkmia_utils.victims.prediction import pick_device, predict
 from tkmia_utils.victims.training import measured_step
 
-METHODS = ("tkmia", "tkml_ap_u", "ml_cw_u", "kfool", "gmla")
 FORMS = (
     *(("paper", "sigmoid"), ("paper", "logits"), ("released", "logits")),
     *(("default", "sigmoid"), ("default", "logits")),
@@ -59,7 +60,7 @@ class Pilot:
     slots: int
 
     def cost(self, rows: int) -> tuple[int, float]:
-        """Image-iterations and seconds of so many rows like these."""
+        """Image-iterations and seconds of `rows` images like these."""
         if not rows:
             return 0, 0.0
         needed = [self.iterations[i % len(self.iterations)] for i in range(rows)]
@@ -67,7 +68,7 @@ class Pilot:
 
 
 def makespan(needed: Sequence[int], slots: int) -> int:
-    """Iterations until a queue is through: whenever a slot falls free the next image takes it."""
+    """Iterations until a queue is finished: when an image ends, the next takes its slot."""
     busy = [0] * min(slots, len(needed))
     for many in needed:
         heapq.heappush(busy, heapq.heappop(busy) + many)
@@ -123,7 +124,7 @@ def estimate(
 
 
 class _Cost:
-    """Of one notebook: what it costs to start and to draw, and what is added."""
+    """The cost of one notebook: starting it, drawing its figures, and what is added."""
 
     def __init__(self, name: str, root: Path, start: float, figure: float) -> None:
         cells = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4).cells
@@ -152,24 +153,18 @@ class _Study:
 
     def __init__(self, given: dict[str, object], lab: workspace.Workspace) -> None:
         self.lab, self.given = lab, given
-        notebooks = lab.root / "notebooks"
-        paths = {k: given[k] and str(notebooks / str(given[k])) for k in ("train_csv", "val_csv")}
-        common = {
-            **{"size": given["size"], "seed": given["seed"], "cache": lab.cache},
-            **{"root": given["data_root"] and str(notebooks / str(given["data_root"]))},
-            **given["data_options"],
-        }
-        name = given["dataset"]
+        here = located(given, lab.root / "notebooks")
+        val = {**data_arguments(here, "val"), "cache": lab.cache}
         begun = time.perf_counter()
-        self.val = data.load(name, "val", n=given["n_val"], csv=paths["val_csv"], **common)
+        self.val = data.load(**val)
         self.reading = (time.perf_counter() - begun) / len(self.val)  # seconds an image
         self.n_train = given["n_train"]
         self.val_reading = self.reading * len(self.val)
-        if name == "emoji":
-            again = _seconds(lambda: data.load(name, "val", n=given["n_val"], **common))
-            self.val_reading = again
+        if given["dataset"] == "emoji":
+            self.val_reading = _seconds(lambda: data.load(**val))
         else:
-            self.n_train = len(data.load(name, "train", csv=paths["train_csv"], **common))
+            train = data.load(**data_arguments(here, "train"), cache=lab.cache)
+            self.n_train = len(train)
         self.recipe = victims.recipe(given["recipe"], **given["changes"], seed=given["seed"])
         self.device = pick_device(str(given["device"]))
         file = lab.runs / "victim.safetensors"
@@ -252,7 +247,8 @@ class _Study:
         grid = len(given["lrs"]) * len(given["alphas"])
         tuning = grid * given["n_tune"] * len(cells) if grid > 1 else 0
         limit = max(given["limits"])
-        for method in METHODS[:1] if name == "06_attack_many_images" else METHODS[1:]:
+        first = name == "06_attack_many_images"
+        for method in (m for m in ATTACKS if (m == "tkmia") == first):
             pilot = self._pilot(queue, limit, method=method, lr=given["lrs"][0])
             search = 0 if method in WITHOUT_RATES else tuning
             for rows in (len(queue.k), search, len(cells)):
@@ -317,7 +313,7 @@ def recorded(folder: Path) -> dict[str, Callable[[int], list[int]]]:
 
 
 def _typical(won: float, steps: float, limit: int) -> list[int]:
-    """A hundred images, mixed: the share that succeeds, in so many steps, and the rest."""
+    """Passes of a hundred images: `won` of them succeed after `steps`, the rest reach the limit."""
     needed = round(min(steps, limit)) + 1
     return [needed if int((i + 1) * won) > int(i * won) else limit + 1 for i in range(100)]
 

@@ -1,4 +1,4 @@
-"""One notebook, headless, in a kernel of this interpreter: a time limit, and a copy of what ran."""
+"""Run one notebook without a browser, under a time limit, and keep the executed copy."""
 
 import logging
 import math
@@ -72,7 +72,7 @@ def execute(
         ends.append(ends[0] if ends else time.monotonic() + time_limit)
         return max(ends[0] - time.monotonic(), 0.01)
 
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are told below
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are reported below
     try:
         papermill.execute_notebook(
             notebook,

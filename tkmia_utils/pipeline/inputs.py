@@ -1,4 +1,4 @@
-"""What a notebook reads beside its code, as hashes: the images of a data set, and files."""
+"""Hashes of what a notebook reads: the images of a data set, and files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 
 from tkmia_utils import data
+from tkmia_utils.experiments.lab import data_arguments, located
 from tkmia_utils.hashing import PACKAGE, file_hash
 from tkmia_utils.workspace import write_text
 
@@ -34,20 +35,11 @@ def data_hashes(
     found: dict[str, str] = {}
 
     def half(given: Mapping[str, Any], split: str) -> str:
-        paths = {name: _at(given.get(name), root) for name in (f"{split}_csv", "data_root")}
-        arguments = {
-            **{"n": given.get(f"n_{split}"), "size": given.get("size"), "seed": given.get("seed")},
-            **{"csv": paths[f"{split}_csv"], "root": paths["data_root"]},
-            **given.get("data_options", {}),
-        }
-        if "images" in arguments:
-            arguments["images"] = _at(arguments["images"], root)
-        arguments = {name: value for name, value in arguments.items() if value is not None}
-        key = json.dumps([given["dataset"], split, arguments])
+        arguments = data_arguments(located(given, Path(root) / "notebooks"), split)
+        key = json.dumps(arguments)
         if key not in found:
             try:
-                cache = Path(root) / "cache"
-                found[key] = data.fingerprint(given["dataset"], split, cache=cache, **arguments)
+                found[key] = data.fingerprint(**arguments, cache=Path(root) / "cache")
             except (ValueError, TypeError, ImportError) as error:
                 found[key] = str(error)
         return found[key]
@@ -63,7 +55,7 @@ def data_hashes(
 
 
 def files_hashes(folders: Iterable[str], root: str | Path, *, name: str) -> dict[str, str]:
-    """Files of some folders, with their hashes; under the root, else beside the package.
+    """Files of some folders, with their hashes; under the root, else next to the package.
 
     Parameters
     ----------
@@ -110,7 +102,3 @@ def renew_prose(copy: str | Path, notebook: str | Path) -> None:
     if [cell.source for cell in cells] != [cell.source for cell in made.cells]:
         made.cells = cells
         write_text(copy, nbformat.writes(made))
-
-
-def _at(path: str | None, root: str | Path) -> str | None:
-    return None if path is None else str((Path(root) / "notebooks" / path).resolve())

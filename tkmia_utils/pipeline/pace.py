@@ -1,4 +1,4 @@
-"""How slow this machine is now, so that a time limit catches hangs and not slowness."""
+"""How slow this machine is now, so that time limits stop notebooks that hang, not slow ones."""
 
 import time
 from collections.abc import Callable

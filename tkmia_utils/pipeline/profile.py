@@ -4,7 +4,6 @@ A profile is a YAML file that names the notebooks in order, what each needs, and
 that differ from those in the notebook's own cell tagged ``parameters``.
 """
 
-import ast
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from tkmia_utils.workspace import check_name
+from tkmia_utils.workspace import check_name, declared
 
 PROFILES = Path(__file__).parent / "profiles"
 SUPPLIED = ("profile", "workspace")  # parameters only the pipeline gives
@@ -82,9 +81,9 @@ def load_profile(which: str | Path) -> Profile:
     return Profile(raw["name"], raw.get("note", ""), limit, raw["common"], tuple(steps))
 
 
-def _read_profile(which: str, beside: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read_profile(which: str, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     by_path = which.endswith((".yaml", ".yml"))
-    path = (beside / which if by_path else PROFILES / f"{which}.yaml").resolve()
+    path = (folder / which if by_path else PROFILES / f"{which}.yaml").resolve()
     if not path.is_file():
         names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
         known = f"{_nearest(which, names)}; profiles: {', '.join(names)}"
@@ -141,33 +140,6 @@ def check_known(word: str, words: Iterable[str], where: str, what: str) -> None:
     """Refuse (``ValueError``) a `word` that is not one of `words`, naming the nearest."""
     if word not in words:
         raise ValueError(f"{where}: {word!r} is not {what}{_nearest(word, words)}")
-
-
-def declared(notebook: str | Path) -> dict[str, Any]:
-    """Parameters of a notebook with their defaults, read from its cell tagged ``parameters``.
-
-    Raises
-    ------
-    ValueError
-        The cell holds anything but assignments of literals to plain names.
-    """
-    cells = nbformat.read(notebook, as_version=4).cells
-    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", ())]
-    stem, found = Path(notebook).stem, {}
-    try:
-        nodes = ast.parse(tagged[0].source if tagged else "").body
-    except SyntaxError as error:
-        raise ValueError(f"{stem}: parameters: not Python: {error}") from None
-    for node in nodes:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        try:
-            (target,) = targets
-            found[target.id] = ast.literal_eval(node.value)
-        except (AttributeError, ValueError, TypeError):
-            line = ast.unparse(node)
-            message = f"{stem}: parameters: expected 'name = literal', got {line!r}"
-            raise ValueError(message) from None
-    return found
 
 
 def resolve(

@@ -15,10 +15,11 @@ import pandas as pd
 import torch
 
 from tkmia_utils.files import write_atomically
+from tkmia_utils.hashing import file_hash
 from tkmia_utils.pipeline.profile import Profile
-from tkmia_utils.workspace import MANIFEST, file_hash, first_made, read_manifest, write_json
+from tkmia_utils.workspace import MANIFEST, first_made, read_manifest, write_json
 
-ABOUT = "record.json"  # beside the manifest: which machine, which versions, how good a victim
+ABOUT = "record.json"  # next to the manifest: which machine, which versions, how good a victim
 QUALITY = "04_quality.csv"
 
 
@@ -52,9 +53,9 @@ def _cpu() -> str:
                 return value.strip()
     if platform.system() == "Darwin":
         command = ("sysctl", "-n", "machdep.cpu.brand_string")
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        if told.stdout.strip():
-            return told.stdout.strip()
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.stdout.strip():
+            return answer.stdout.strip()
     return platform.processor() or platform.machine()
 
 
@@ -86,7 +87,7 @@ def forget(folder: Path, notebook: str, *, made: Iterable[str]) -> list[str]:
     folder : Path
         Of figures and tables.
     notebook : str
-        Entries of others are left alone.
+        Entries of others are kept.
     made : iterable of str
         Names of the files that it made just now.
 

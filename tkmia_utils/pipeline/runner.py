@@ -21,6 +21,7 @@ import nbformat
 import torch
 
 from tkmia_utils.files import sweep_all
+from tkmia_utils.hashing import file_hash
 from tkmia_utils.interruption import ending_in_time
 from tkmia_utils.pipeline import compare_report, pace, record
 from tkmia_utils.pipeline.cost import estimate
@@ -30,7 +31,6 @@ from tkmia_utils.pipeline.profile import (
     Profile,
     Step,
     check_known,
-    declared,
     load_profile,
     resolve,
     title,
@@ -39,7 +39,7 @@ from tkmia_utils.workspace import (
     MANIFEST,
     Workspace,
     commit,
-    file_hash,
+    declared,
     source_hash,
     versions,
     write_json,
@@ -47,7 +47,7 @@ from tkmia_utils.workspace import (
 
 
 class Run:
-    """A profile on a workspace: what is done, what is to do, and doing it.
+    """A profile on a workspace: which notebooks are up to date, and running those that are not.
 
     Parameters
     ----------

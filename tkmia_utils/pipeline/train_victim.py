@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from tkmia_utils import data, victims, workspace
+from tkmia_utils import victims
+from tkmia_utils.experiments.lab import Lab, located
 from tkmia_utils.pipeline import profile as plan
 
 NOTEBOOK = "04_victim"
@@ -46,23 +47,12 @@ def train_profile(
     """
     resolved = plan.resolve(plan.load_profile(profile), root, settings)
     plan.check_known(NOTEBOOK, resolved, f"profile {profile}", "a notebook of it")
-    given = dict(resolved[NOTEBOOK])
-    for path in ("train_csv", "val_csv", "data_root"):  # they start from the notebook's folder
-        if given[path] is not None:
-            given[path] = str(Path(root) / "notebooks" / given[path])
-    lab = workspace.Workspace(root, profile, NOTEBOOK, given)
-    common = dict(
-        size=given["size"], seed=given["seed"], cache=lab.cache, root=given["data_root"],
-        **given["data_options"],
-    )  # fmt: skip
-    name = given["dataset"]
-    train = data.load(name, "train", n=given["n_train"], csv=given["train_csv"], **common)
-    val = data.load(
-        name, "val", n=given["n_val"], csv=given["val_csv"], classes=train.classes, **common
-    )
+    # paths start from the notebook's folder
+    given = located(resolved[NOTEBOOK], Path(root) / "notebooks")
+    lab = Lab(root, profile, NOTEBOOK, given)
     recipe = victims.recipe(given["recipe"], **given["changes"], seed=given["seed"])
     return victims.load_or_train(
-        recipe, train, val, cache=lab.cache, device=given["device"],
+        recipe, lab.train, lab.val, cache=lab.cache, device=given["device"],
         report=print, progress=True, workers=workers,
     )  # fmt: skip
 
@@ -77,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", default=".", help="the folder that holds notebooks/")
     parser.add_argument("--workers", type=int, default=0, help="processes a GPU that decode images")
     given = parser.parse_args(arguments)
-    together = "RANK" in os.environ  # torchrun says who we are
+    together = "RANK" in os.environ  # set by torchrun
     if together:
         gpus = torch.cuda.is_available()
         if gpus:

@@ -71,7 +71,7 @@ def build(
         machine already. "download": torchvision's, fetched if need be. Anything else: the path of
         a state dict of the bare architecture, ``.safetensors`` or ``.pth``.
     widths : tuple of int
-        Of "small" alone.
+        Only for "small".
 
     Returns
     -------

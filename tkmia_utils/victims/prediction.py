@@ -1,4 +1,4 @@
-"""What a classifier says of images: read in batches, predicted, and rated."""
+"""Predictions of a classifier: images read in batches, their logits, and its quality."""
 
 from collections.abc import Iterator
 
@@ -105,7 +105,7 @@ def predict(
 def features(
     model: nn.Module, data: MultiLabelDataset, *, batch: int = 64, workers: int = 0
 ) -> torch.Tensor:
-    """What the last linear layer of a classifier sees of every image.
+    """The input of a classifier's last linear layer, for every image.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def features(
 
 
 def evaluate(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Two figures that both go by the name of mAP.
+    """Two figures that are both called mAP.
 
     Parameters
     ----------

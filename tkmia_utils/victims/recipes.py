@@ -17,11 +17,11 @@ class Recipe:
     weights : str
         Where it starts: "scratch", "imagenet", "download", or a file.
     widths : tuple of int
-        Of "small" alone: channels of its 3x3 convolutions.
+        Only for "small": channels of its 3x3 convolutions.
     epochs, batch : int
         Passes over the training set, and images a step over all devices together.
     head_epochs : int
-        Passes that train the last layer alone, on features computed once, before anything else.
+        Passes that train only the last layer, on features computed once, before anything else.
     lr, weight_decay : float
         Of the optimiser.
     optimiser : {"adamw", "adam", "sgd"}

@@ -7,9 +7,9 @@ saved victim is one safetensors file whose header carries its configuration and 
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,13 +17,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.files import sweep
+from tkmia_utils.files import sweep, write_atomically
 from tkmia_utils.hashing import file_hash, text_hash
 from tkmia_utils.victims.backbones import build, fused, small_net
 from tkmia_utils.victims.prediction import evaluate, pick_device, predict
 from tkmia_utils.victims.recipes import RECIPES, Recipe, recipe
 from tkmia_utils.victims.training import fit
-from tkmia_utils.workspace import write_atomically
 
 __all__ = [
     "RECIPES",
@@ -63,24 +62,13 @@ class Victim:
 
 
 def train(
-    recipe: Recipe,
-    data: MultiLabelDataset,
-    held_out: MultiLabelDataset,
-    *,
-    device: str = "auto",
-    report: Callable[[dict[str, float]], None] | None = None,
-    progress: bool = False,
-    workers: int = 0,
-    checkpoint: str | Path | None = None,
-    checkpoint_every: int = 200,
-    keep_checkpoint: bool = False,
+    recipe: Recipe, data: MultiLabelDataset, held_out: MultiLabelDataset, **options: Any
 ) -> Victim:
     """Train a victim.
 
     Parameters
     ----------
-    recipe, data, held_out, device, report, progress, workers, checkpoint, checkpoint_every,
-    keep_checkpoint
+    recipe, data, held_out, **options
         As for :func:`tkmia_utils.victims.training.fit`.
 
     Returns
@@ -92,11 +80,7 @@ def train(
     ValueError
         As for :func:`tkmia_utils.victims.training.fit`.
     """
-    model, history = fit(
-        recipe, data, held_out, device=device, report=report, progress=progress,
-        workers=workers, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-        keep_checkpoint=keep_checkpoint,
-    )  # fmt: skip
+    model, history = fit(recipe, data, held_out, **options)
     if recipe.arch == "small":
         model = fused(model)
     return Victim(model.eval(), history, fingerprint(recipe, data), data.classes)
@@ -104,15 +88,15 @@ def train(
 
 def fingerprint(recipe: Recipe, data: MultiLabelDataset) -> str:
     """Hash of all that decides a victim: the recipe, the labels, and the images."""
-    told = asdict(recipe)
-    if recipe.weights == "download":  # once here, they are the same
-        told["weights"] = "imagenet"
-    elif Path(recipe.weights).is_file():  # wherever it lies
-        told["weights"] = file_hash(Path(recipe.weights))
-    # beside the files also what is made of some: they may be decoded in another way one day
+    settings = asdict(recipe)
+    if recipe.weights == "download":  # the same weights, once they are on this machine
+        settings["weights"] = "imagenet"
+    elif Path(recipe.weights).is_file():  # the same weights in any folder
+        settings["weights"] = file_hash(Path(recipe.weights))
+    # some pixels as well as the files' hashes: the same file may be decoded differently one day
     some = range(0, len(data), max(1, len(data) // 64))
     pixels = [hashlib.sha256(data.load(i).numpy().tobytes()).hexdigest() for i in some]
-    return text_hash(told, data.fingerprint(), pixels)[:16]
+    return text_hash(settings, data.fingerprint(), pixels)[:16]
 
 
 def load_or_train(
@@ -122,9 +106,7 @@ def load_or_train(
     *,
     cache: str | Path,
     device: str = "auto",
-    report: Callable[[dict[str, float]], None] | None = None,
-    progress: bool = False,
-    workers: int = 0,
+    **options: Any,
 ) -> Victim:
     """Load the victim of this recipe and data from `cache`, or train it and save it there.
 
@@ -132,7 +114,7 @@ def load_or_train(
 
     Parameters
     ----------
-    recipe, data, held_out, device, report, progress, workers
+    recipe, data, held_out, device, **options
         As for :func:`train`.
     cache : str or Path
         Folder; the file is ``victim-<key>.safetensors``.
@@ -154,8 +136,7 @@ def load_or_train(
         state.unlink(missing_ok=True)  # of one killed between saving the victim and removing this
         return load(path, device=device)
     victim = train(
-        recipe, data, held_out, device=device, report=report, progress=progress,
-        workers=workers, checkpoint=state, keep_checkpoint=True,
+        recipe, data, held_out, device=device, checkpoint=state, keep_checkpoint=True, **options
     )  # fmt: skip
     if int(os.environ.get("RANK", 0)) == 0:  # of several processes one writes
         save(victim, recipe, path)

@@ -1,7 +1,7 @@
 """The training loop: one recipe, on one device or many, resumed where it was killed.
 
-Several GPUs work through ``torchrun`` and torch's own DistributedDataParallel, which need no
-further dependency and leave the loop readable. Whatever their number, a step sees the same images
+Several GPUs are used through ``torchrun`` and DistributedDataParallel, which come with torch and
+leave the loop readable. For any number of GPUs, a step sees the same images
 with the same augmentation; only rounding (and batch normalisation's statistics, which are each
 device's own) differ.
 """
@@ -20,10 +20,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.files import write_atomically
 from tkmia_utils.victims.backbones import build, head
 from tkmia_utils.victims.prediction import batches, evaluate, features, pick_device, predict, unit
 from tkmia_utils.victims.recipes import Recipe
-from tkmia_utils.workspace import write_atomically
 
 History = list[dict[str, float]]
 
@@ -71,7 +71,7 @@ def fit(
         In evaluation mode, on the device; the average of the weights where the recipe keeps one.
     history : list of dict
         One entry an epoch: ``epoch, loss, class_map, image_ap``, the last two on the held-out set;
-        epoch 0 is the head alone, where the recipe trains that first.
+        epoch 0 is only the head, where the recipe trains that first.
 
     Raises
     ------
@@ -364,7 +364,7 @@ def _together(model: nn.Module, data: MultiLabelDataset, team: _Team, workers: i
 
 
 def _fit_head(recipe: Recipe, model: nn.Module, data: MultiLabelDataset, workers: int) -> float:
-    """Train the last layer alone on features computed once; return its last epoch's loss."""
+    """Train only the last layer, on features computed once; return its last epoch's loss."""
     last = head(model.eval())
     x, y = features(model, data, workers=workers), data.labels.float()
     # rare features count as much as common ones; the scale is then folded into the layer
