@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tkmia_utils.report.exchange import exchange
+from tkmia_utils.report.ranking import Ranking
 
 NAMES = ("cat", "table", "chair", "boat", "dog")
 RELEVANT = torch.tensor([True, True, True, False, False])
@@ -12,7 +13,8 @@ CLEAN = [4.0, 3.0, 2.0, 2.5, 0.0]
 
 
 def told(after: list[float], *, k: int = 2):
-    return exchange(torch.tensor(CLEAN), torch.tensor(after), RELEVANT, SPECIFIED, k, NAMES)
+    clean = Ranking(torch.tensor(CLEAN), RELEVANT, SPECIFIED, k, NAMES)
+    return exchange(clean, torch.tensor(after))
 
 
 def test_a_relevant_label_in_the_freed_place_moves_no_measure():
@@ -39,10 +41,8 @@ def test_an_irrelevant_label_in_the_freed_place_is_a_hit_fewer():
 def test_hits_on_other_places_are_told_from_fewer_hits():
     one = told([1.0, 3.0, 2.0, 3.5, 0.0])
     assert one.hits == ("✓✓", "✗✓") and "1 fewer" in str(one)
-    other = exchange(
-        torch.tensor([3.0, 4.0, 2.0, 2.5, 0.0]), torch.tensor([3.0, 2.0, 1.0, 3.5, 0.0]),
-        RELEVANT, SPECIFIED, 3, NAMES,
-    )  # fmt: skip
+    clean = Ranking(torch.tensor([3.0, 4.0, 2.0, 2.5, 0.0]), RELEVANT, SPECIFIED, 3, NAMES)
+    other = exchange(clean, torch.tensor([3.0, 2.0, 1.0, 3.5, 0.0]))
     assert other.hits == ("✓✓✗", "✗✓✓") and "as many hits on other places: AP@k" in str(other)
     assert "TkAcc" not in str(other)
 
@@ -59,14 +59,14 @@ def test_the_last_of_two_freed_places_decides_who_has_to_come_in():
     relevant = torch.tensor([True, True, True, True, False])
     specified = torch.tensor([True, True, False, False, False])
     logits = torch.tensor([5.0, 4.0, 3.0, 1.0, 2.0])
-    one = exchange(logits, logits, relevant, specified, 2, NAMES)
+    one = exchange(Ranking(logits, relevant, specified, 2, NAMES), logits)
     assert (one.waiting, one.intruder) == ("boat", "dog") and one.lead == (-1.0, -1.0)
 
 
 def test_without_an_irrelevant_label_outside_there_is_nobody_to_compare_with():
     relevant = torch.ones(5, dtype=torch.bool)
     logits = torch.tensor(CLEAN)
-    one = exchange(logits, logits, relevant, SPECIFIED, 2, NAMES)
+    one = exchange(Ranking(logits, relevant, SPECIFIED, 2, NAMES), logits)
     assert (one.waiting, one.intruder) == ("", "") and "irrelevant" not in str(one)
 
 

@@ -14,6 +14,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from tkmia_utils import attacks, paper
 from tkmia_utils.paper import figures as paper_figures
 from tkmia_utils.report import figures, gallery, overview, tables
+from tkmia_utils.report.ranking import Ranking
 
 # Machado, Oliveira and Fernandes 2009: linear RGB as the two kinds of red-green blind see it
 SEEN = {
@@ -79,11 +80,11 @@ def texts(fig) -> list[str]:
 def pair(after: list[float], *, delta: int | None = None, specified=(True, True, False, False)):
     """One image, four labels, one attack that leaves the scores `after`."""
     clean, logits = torch.rand(3, 8, 8), torch.tensor([4.0, 3.0, 2.0, 1.0])
+    relevant = torch.ones(4, dtype=torch.bool)
+    ranking = Ranking(logits, relevant, torch.tensor(specified), 2, "abcd")
     return figures.comparison(
-        clean, clean[None] + 0.01, logits, torch.tensor([after]),
-        torch.tensor([True, True, True, True]), torch.tensor(specified), 2, tuple("abcd"),
-        methods=["kfool"], delta=delta,
-    )  # fmt: skip
+        clean, clean[None] + 0.01, ranking, torch.tensor([after]), methods=["kfool"], delta=delta
+    )
 
 
 def test_an_attack_that_failed_is_called_a_failure_and_its_measures_are_not_shown():
@@ -217,7 +218,8 @@ def scenes():
 def test_the_labels_stand_where_their_paths_end():
     logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
     relevant, specified = torch.tensor([True, True, False]), torch.tensor([True, False, False])
-    fig = figures.rank_paths(logits, relevant, specified, 1, ("cat", "dog", "bus"))
+    ranking = Ranking(logits[0], relevant, specified, 1, ("cat", "dog", "bus"))
+    fig = figures.rank_paths(ranking, logits)
     (right,) = fig.axes[0].child_axes
     ends = {
         t.get_text(): y for t, y in zip(right.get_yticklabels(), right.get_yticks(), strict=True)

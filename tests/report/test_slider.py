@@ -1,5 +1,7 @@
 """Promises of the figures and of the slider's callback."""
 
+from typing import get_args
+
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from tkmia_utils.measures import precision_at_k
 from tkmia_utils.report import figures, slider
+from tkmia_utils.report.ranking import Kind, Ranking
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +27,8 @@ def steps() -> slider.Steps:
     images[1, 0, 0, 0], images[2, 0, 0, :2] = 0.8, torch.tensor([0.9, 0.8])
     relevant = torch.tensor([True, True, True, False])
     specified = torch.tensor([True, False, False, False])
-    return slider.Steps(images, logits, relevant, specified, 2, ("cat", "table", "chair", "boat"))
+    names = ("cat", "table", "chair", "boat")
+    return slider.Steps(images, logits, Ranking(logits[0], relevant, specified, 2, names))
 
 
 def test_the_view_of_a_step_is_what_the_victim_shows_there(steps):
@@ -36,7 +40,7 @@ def test_the_view_of_a_step_is_what_the_victim_shows_there(steps):
     assert first.l2 == 0 and last.l2 == pytest.approx(0.5)
     assert last.l2_paper == pytest.approx(1.0)
     for t, seen in enumerate((first, middle, last)):
-        wanted = float(precision_at_k(steps.logits[t : t + 1], steps.relevant[None], 2)[0])
+        wanted = float(precision_at_k(steps.logits[t : t + 1], steps.ranking.relevant[None], 2)[0])
         assert seen.measures["P@k"] == wanted
 
 
@@ -56,13 +60,13 @@ def test_a_step_outside_the_record_is_refused(steps):
 
 
 def test_records_that_do_not_fit_together_are_refused(steps):
-    fields = {name: getattr(steps, name) for name in slider.Steps.__dataclass_fields__}
-    for name, value in {
-        "images": steps.images[:2], "logits": steps.logits * torch.nan,
-        "relevant": steps.relevant.float(), "k": 9, "classes": ("cat",),
-    }.items():  # fmt: skip
-        with pytest.raises(ValueError, match=name):
-            slider.Steps(**{**fields, name: value})
+    images, logits = steps.images, steps.logits
+    for some, other in (
+        (images[:2], logits), (images, logits[:2]), (images, logits[:, :3]), (images, logits[0]),
+        (images, logits * torch.nan),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^logits:"):
+            slider.Steps(some, other, steps.ranking)
 
 
 def test_the_magnified_perturbation_is_grey_where_nothing_changed(steps):
@@ -72,12 +76,11 @@ def test_the_magnified_perturbation_is_grey_where_nothing_changed(steps):
 
 def test_every_label_is_listed_with_its_kind(steps):
     ax = plt.figure().subplots()
-    figures.show_list(ax, steps.logits[0], steps.relevant, steps.specified, 2, steps.classes)
+    figures.show_list(ax, steps.ranking)
     texts = [t.get_text() for t in ax.texts]
-    glyphs = [figures.LOOKS[k].glyph for k in ("specified", "relevant", "relevant", "irrelevant")]
-    wanted = [
-        f"{i + 1}. {g} {c}" for i, (g, c) in enumerate(zip(glyphs, steps.classes, strict=True))
-    ]
+    kinds = ("specified", "relevant", "relevant", "irrelevant")
+    listed = enumerate(zip(kinds, steps.ranking.classes, strict=True), start=1)
+    wanted = [f"{i}. {figures.LOOKS[kind].glyph} {name}" for i, (kind, name) in listed]
     assert texts[:4] == wanted
 
 
@@ -85,6 +88,10 @@ def test_a_step_is_drawn_with_its_numbers(steps):
     fig = slider.draw(steps, 2)
     titles = " ".join(ax.get_title() for ax in fig.axes)
     assert "step 2" in titles and "P@k 1.00" in titles
+
+
+def test_every_kind_of_label_has_a_look():
+    assert set(figures.LOOKS) == set(get_args(Kind))
 
 
 def test_kinds_differ_in_lightness_as_well_as_in_colour():

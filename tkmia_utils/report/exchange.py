@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from tkmia_utils import measures
-from tkmia_utils.measures import MEASURES
-from tkmia_utils.report import figures
-from tkmia_utils.topk import in_top_k
+from tkmia_utils.measures import precision_at_k
+from tkmia_utils.report.ranking import Kind, Ranking
 
-Named = tuple[tuple[str, str], ...]
+Named = tuple[tuple[str, Kind], ...]
 
 
 @dataclass(frozen=True)
@@ -99,26 +97,15 @@ class Exchange:
         )
 
 
-def exchange(
-    before: torch.Tensor,
-    after: torch.Tensor,
-    relevant: torch.Tensor,
-    specified: torch.Tensor,
-    k: int,
-    classes: Sequence[str],
-) -> Exchange:
+def exchange(ranking: Ranking, after: torch.Tensor) -> Exchange:
     """Compare the top k of one image before and after an attack.
 
     Parameters
     ----------
-    before, after : torch.Tensor
-        Logits ``(C,)``.
-    relevant, specified : torch.Tensor
-        Bool ``(C,)``: Y_p and S.
-    k : int
-        Of the top k.
-    classes : sequence of str
-        C names.
+    ranking : Ranking
+        Of the clean image.
+    after : torch.Tensor
+        Logits of the attacked one, ``(C,)``.
 
     Returns
     -------
@@ -128,33 +115,29 @@ def exchange(
     Raises
     ------
     ValueError
-        Logits that are not finite; shapes or dtypes that do not fit; k below 1.
+        NaN among the logits, or logits of another shape.
     """
-    shown = [in_top_k(logits, k) for logits in (before, after)]
-
-    def named(mask: torch.Tensor, logits: torch.Tensor) -> Named:
-        order = _best_first(logits, mask)
-        return tuple((classes[c], figures.kind(c, relevant, specified)) for c in order)
-
-    outside = ~shown[0] & ~specified
-    freed = int((specified & shown[0]).sum())
-    line = _best_first(before, outside & relevant)[max(freed, 1) - 1 :][:1]
-    first = _best_first(before, outside & ~relevant)[:1]
-    pair = line + first if line and first else []
-    lead = tuple(float(f[pair[0]] - f[pair[1]]) if pair else 0.0 for f in (before, after))
+    pair = ranking, ranking.scored(after)
+    before, attacked = (one.shown for one in pair)
+    outside = ~before & ~ranking.specified
+    freed = int((ranking.specified & before).sum())
+    line = _best_first(ranking, outside & ranking.relevant)[max(freed, 1) - 1 :][:1]
+    first = _best_first(ranking, outside & ~ranking.relevant)[:1]
+    rivals = line + first if line and first else []
+    waiting, intruder = (ranking.classes[c] for c in rivals) if rivals else ("", "")
+    measured = [one.measures for one in pair]
     return Exchange(
-        k=k,
-        left=named(shown[0] & ~shown[1], before),
-        entered=named(shown[1] & ~shown[0], after),
-        stayed=tuple(name for name, _ in named(shown[1] & specified, after)),
-        hits=(_hits(before, relevant, k), _hits(after, relevant, k)),
-        measures={
-            name: tuple(float(f(logits[None], relevant[None], k)[0]) for logits in (before, after))
-            for name, f in MEASURES.items()
-        },
-        waiting=classes[pair[0]] if pair else "",
-        intruder=classes[pair[1]] if pair else "",
-        lead=lead,
+        k=ranking.k,
+        left=ranking.named(_best_first(pair[0], before & ~attacked)),
+        entered=ranking.named(_best_first(pair[1], attacked & ~before)),
+        stayed=tuple(
+            ranking.classes[c] for c in _best_first(pair[1], attacked & ranking.specified)
+        ),
+        hits=(_hits(pair[0]), _hits(pair[1])),
+        measures={name: (value, measured[1][name]) for name, value in measured[0].items()},
+        waiting=waiting,
+        intruder=intruder,
+        lead=(_gap(pair[0], rivals), _gap(pair[1], rivals)),
     )
 
 
@@ -162,14 +145,19 @@ def _joined(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _best_first(scores: torch.Tensor, mask: torch.Tensor) -> list[int]:
-    return [c for c in scores.argsort(descending=True).tolist() if mask[c]]
+def _best_first(ranking: Ranking, mask: torch.Tensor) -> list[int]:
+    return [c for c in ranking.order if mask[c]]
 
 
-def _hits(scores: torch.Tensor, relevant: torch.Tensor, k: int) -> str:
+def _gap(ranking: Ranking, rivals: Sequence[int]) -> float:
+    """Score of the first of two labels minus that of the second; 0 where there is no such pair."""
+    return float(ranking.logits[rivals[0]] - ranking.logits[rivals[1]]) if rivals else 0.0
+
+
+def _hits(ranking: Ranking) -> str:
     """Hit pattern under the measures' own rule for ties: P@i tells how many hits i places hold."""
+    scores, relevant = ranking.logits[None], ranking.relevant[None]
     found = [
-        round(i * float(measures.precision_at_k(scores[None], relevant[None], i)[0]))
-        for i in range(1, k + 1)
+        round(i * float(precision_at_k(scores, relevant, i)[0])) for i in range(1, ranking.k + 1)
     ]
     return "".join("✓" if n > m else "✗" for m, n in zip([0, *found], found, strict=False))

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.topk import in_top_k, ranks
+from tkmia_utils.report.ranking import Kind, Ranking, saved_ranking
+from tkmia_utils.topk import ranks
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class MethodLook:
 
 
 # a dark red, a blue and a light grey: three hues, and three lightnesses in grey print
-LOOKS = {
+LOOKS: dict[Kind, Look] = {
     "specified": Look("#8C2D04", "X", "✕", "bold"),
     "relevant": Look("#0072B2", "o", "●", "bold"),
     "irrelevant": Look("#9A9A9A", "s", "□", "normal"),
@@ -76,13 +76,6 @@ def look_of(method: str) -> MethodLook:
 def named(frame: pd.DataFrame) -> pd.DataFrame:
     """Copy of a table for readers: attacks by name, in its cells, its index and its columns."""
     return frame.replace(NAMES).rename(index=NAMES, columns=NAMES)
-
-
-def kind(label: int, relevant: torch.Tensor, specified: torch.Tensor) -> str:
-    """Which of :data:`LOOKS` a label has, given bool ``(C,)`` masks."""
-    if specified[label]:
-        return "specified"
-    return "relevant" if relevant[label] else "irrelevant"
 
 
 def kinds_legend(ax: Axes, **where: object) -> None:
@@ -127,46 +120,33 @@ def title_attack(ax: Axes, method: str, *, hidden: bool, detail: str = "") -> No
 
 
 def show_list(
-    ax: Axes,
-    logits: torch.Tensor,
-    relevant: torch.Tensor,
-    specified: torch.Tensor,
-    k: int,
-    classes: Sequence[str],
-    *,
-    depth: int = 8,
-    title: str = "",
-    faded: bool = False,
+    ax: Axes, ranking: Ranking, *, depth: int = 8, title: str = "", faded: bool = False
 ) -> None:
-    """Write the ranking list of one image ``(C,)``, the top k above a line.
+    """Write the ranking list of one image, the top k above a line.
 
     `faded` marks the list of an attack that failed.
     """
-    depth = min(depth, len(classes))
+    depth = min(depth, len(ranking.classes))
     ax.set_xlim(0, 1)
     ax.set_ylim(depth + 0.5, 0.4)
     ax.set_axis_off()
     ax.set_title(title)
-    for place, label in enumerate(logits.argsort(descending=True)[:depth].tolist(), start=1):
-        look = LOOKS[kind(label, relevant, specified)]
-        text = f"{place}. {look.glyph} {classes[label]}"
+    for place, (name, kind) in enumerate(ranking.named(ranking.order[:depth]), start=1):
+        look = LOOKS[kind]
+        text = f"{place}. {look.glyph} {name}"
         ax.text(
             0.03, place, text, color=look.colour, weight=look.weight, va="center", fontsize=10,
             alpha=0.45 if faded else 1,
         )  # fmt: skip
-    ax.axhline(k + 0.5, color="black", linewidth=1.2)
-    ax.text(0.98, k + 0.45, f"top {k}", ha="right", va="bottom", fontsize=9)
+    ax.axhline(ranking.k + 0.5, color="black", linewidth=1.2)
+    ax.text(0.98, ranking.k + 0.45, f"top {ranking.k}", ha="right", va="bottom", fontsize=9)
 
 
 def comparison(
     clean: torch.Tensor,
     adversarial: torch.Tensor,
-    clean_logits: torch.Tensor,
+    ranking: Ranking,
     adversarial_logits: torch.Tensor,
-    relevant: torch.Tensor,
-    specified: torch.Tensor,
-    k: int,
-    classes: Sequence[str],
     *,
     methods: Sequence[str] = ("tkmia",),
     delta: int | None = None,
@@ -182,14 +162,10 @@ def comparison(
         ``(3, H, W)`` in [0, 1].
     adversarial : torch.Tensor
         ``(M, 3, H, W)`` in [0, 1], one a method.
-    clean_logits, adversarial_logits : torch.Tensor
-        ``(C,)`` and ``(M, C)``.
-    relevant, specified : torch.Tensor
-        Bool ``(C,)``.
-    k : int
-        Of the top k.
-    classes : sequence of str
-        C names.
+    ranking : Ranking
+        Of the clean image.
+    adversarial_logits : torch.Tensor
+        ``(M, C)``, one row a method.
     methods : sequence of str
         M identifiers.
     delta : int, optional
@@ -201,24 +177,24 @@ def comparison(
     """
     columns = 1 + len(methods)
     fig, axes = plt.subplots(3, columns, figsize=(2.05 * columns, 6.8), height_ratios=(1, 1, 1.3))
-    lists = (relevant, specified, k, classes)
-    needed = int(specified.sum()) if delta is None else delta
+    needed = int(ranking.specified.sum()) if delta is None else delta
     show_image(axes[0, 0], clean, "clean image")
     axes[1, 0].set_axis_off()
     kinds_legend(axes[1, 0], loc="center")
-    show_list(axes[2, 0], clean_logits, *lists)
-    axes[2, 0].set_title(_changes(clean_logits, clean_logits, lists), fontsize=9)
-    for column, method, image, after in zip(
+    show_list(axes[2, 0], ranking)
+    axes[2, 0].set_title(two_lines(ranking.measures), fontsize=9)
+    for column, method, image, logits in zip(
         axes.T[1:], methods, adversarial, adversarial_logits, strict=True
     ):
-        hidden = int((specified & ~in_top_k(after, k)).sum()) >= needed
+        after = ranking.scored(logits)
+        hidden = int((ranking.specified & ~after.shown).sum()) >= needed
         show_image(column[0], image)
         title_attack(column[0], method, hidden=hidden)
         factor, norm = magnification(clean, image), 2 * float((image - clean).norm())
         show_image(column[1], magnified(clean, image, factor=factor))
         column[1].set_title(f"×{factor:g}, ‖ε‖ = {norm:.2f}", fontsize=10)
-        show_list(column[2], after, *lists, faded=not hidden)
-        text = _changes(clean_logits, after, lists) if hidden else "S is not hidden\n"
+        show_list(column[2], after, faded=not hidden)
+        text = _changes(ranking, after) if hidden else "S is not hidden\n"
         column[2].set_title(text, fontsize=9, color=text_colour(hidden=hidden))
     return fig
 
@@ -263,51 +239,34 @@ def example(
     return comparison(
         data.images([position])[0],
         torch.stack([torch.as_tensor(row["adversarial"]) for row in rows.values()]),
-        torch.as_tensor(first["clean_logits"]),
+        saved_ranking(first, data.classes),
         torch.stack([torch.as_tensor(row["adversarial_logits"]) for row in rows.values()]),
-        torch.as_tensor(first["labels"]),
-        torch.as_tensor(first["specified"]),
-        int(first["k"]),
-        data.classes,
         methods=list(rows),
         delta=delta,
     )
 
 
-def _changes(clean: torch.Tensor, after: torch.Tensor, lists: tuple) -> str:
-    """The measures of a list in two lines: values for the clean image, changes for another."""
-    relevant, _, k, _ = lists
-    same, sign = clean is after, "" if clean is after else "Δ"
-    words = []
-    for name, measure in measures.MEASURES.items():
-        value = float(measure(clean[None], relevant[None], k)[0])
-        if not same:
-            value -= float(measure(after[None], relevant[None], k)[0])
-        words.append(f"{sign}{name} {value:.2f}")
+def two_lines(values: Mapping[str, float]) -> str:
+    """Four measures by name, two a line."""
+    words = [f"{name} {value:.2f}" for name, value in values.items()]
     return "  ".join(words[:2]) + "\n" + "  ".join(words[2:])
 
 
-def rank_paths(
-    logits: torch.Tensor,
-    relevant: torch.Tensor,
-    specified: torch.Tensor,
-    k: int,
-    classes: Sequence[str],
-    *,
-    ax: Axes | None = None,
-) -> Figure:
+def _changes(clean: Ranking, after: Ranking) -> str:
+    """By how much an attack moved the measures, clean minus attacked as in the tables."""
+    moved = after.measures
+    return two_lines({f"Δ{name}": value - moved[name] for name, value in clean.measures.items()})
+
+
+def rank_paths(ranking: Ranking, logits: torch.Tensor, *, ax: Axes | None = None) -> Figure:
     """Rank of every label by iteration; the specified ones sink below the line under rank k.
 
     Parameters
     ----------
+    ranking : Ranking
+        Of the clean image; its names are written at the right end.
     logits : torch.Tensor
         ``(T, C)``, one row an iteration.
-    relevant, specified : torch.Tensor
-        Bool ``(C,)``.
-    k : int
-        Of the top k.
-    classes : sequence of str
-        C names, written at the right end.
     ax : matplotlib.axes.Axes, optional
         Draw here.
 
@@ -317,11 +276,11 @@ def rank_paths(
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(7.5, 0.26 * logits.shape[1] + 1.2))
-    paths = ranks(logits).numpy()
+    paths, k, classes = ranks(logits).numpy(), ranking.k, ranking.classes
     steps = np.arange(len(paths))
-    for label in sorted(range(len(classes)), key=lambda c: bool(relevant[c])):
-        name = kind(label, relevant, specified)
-        look, main = LOOKS[name], name != "irrelevant"
+    for label in sorted(range(len(classes)), key=lambda c: bool(ranking.relevant[c])):
+        kind = ranking.kind(label)
+        look, main = LOOKS[kind], kind != "irrelevant"
         ax.plot(
             steps, paths[:, label], color=look.colour, marker=look.marker if main else None,
             markersize=5, linewidth=2 if main else 0.8, markevery=max(1, len(steps) // 10),
@@ -338,7 +297,7 @@ def rank_paths(
     right.set_yticks(paths[-1], labels=classes, fontsize=9)
     right.tick_params(length=0, pad=6)
     for label, text in enumerate(right.get_yticklabels()):
-        look = LOOKS[kind(label, relevant, specified)]
+        look = LOOKS[ranking.kind(label)]
         text.set(color=look.colour, weight=look.weight)
     return ax.figure
 

@@ -23,8 +23,7 @@ from tkmia_utils.report.figures import (
     text_colour,
     title_attack,
 )
-
-KINDS = {True: "typical success", False: "typical failure"}
+from tkmia_utils.report.ranking import saved_ranking
 
 
 def gallery(
@@ -95,16 +94,16 @@ def _panel(
     """Clean image, adversarial image and the two lists of one row."""
     clean = data.images([data.ids.index(str(arrays["image"]))])[0]
     adversarial = torch.as_tensor(arrays["adversarial"])
-    before, after = (torch.as_tensor(arrays[f"{w}logits"]) for w in ("clean_", "adversarial_"))
-    lists = (torch.as_tensor(arrays["labels"]), torch.as_tensor(arrays["specified"]))
+    before = saved_ranking(arrays, data.classes)
+    after = before.scored(torch.as_tensor(arrays["adversarial_logits"]))
     hidden, norm = bool(row["success"]), 2 * float((adversarial - clean).norm())
     show_image(line[0], clean)
     line[0].set_title(f"1 of {row['of']}, {row['cell']}\nclean image")
     show_image(line[1], adversarial)
     title_attack(line[1], str(row.name), hidden=hidden, detail=f"‖ε‖ = {norm:.2f}")
-    for ax, logits, title in ((line[2], before, "clean list"), (line[3], after, "attacked list")):
-        faded = not hidden and logits is after
-        show_list(ax, logits, *lists, int(arrays["k"]), data.classes, depth=depth, faded=faded)
+    for ax, ranking, title in ((line[2], before, "clean list"), (line[3], after, "attacked list")):
+        faded = not hidden and ranking is after
+        show_list(ax, ranking, depth=depth, faded=faded)
         ax.set_title(title, color=text_colour(hidden=not faded))
     for ax in line:
         ax.title.set_fontsize(10)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.report.figures import kinds_legend, magnified, show_image, show_list
+from tkmia_utils.report.ranking import Ranking
 
 
 def plot_result(
@@ -53,8 +54,9 @@ def plot_result(
         raise ValueError(f"image: expected shape {tuple(after.shape)}, got {got}")
     n_classes = spec.labels.shape[1]
     names = [f"label {c}" for c in range(n_classes)] if classes is None else list(classes)
-    if len(names) != n_classes:
-        raise ValueError(f"classes: expected {n_classes} names, got {len(names)}")
+    ranking = Ranking(
+        result.clean_logits[i], spec.labels[i], spec.specified[i], int(spec.k[i]), names
+    )
     before = image.detach().cpu().float()
     largest = float((after - before).abs().nan_to_num().max())
     if factor is None:
@@ -69,9 +71,8 @@ def plot_result(
     show_image(axes[1], after, f"attacked{verdict}")
     title = f"perturbation ×{factor:g}, L2 {float(result.l2[i]):.3g}"
     show_image(axes[2], magnified(before, after, factor=factor), title)
-    lists = (spec.labels[i], spec.specified[i], int(spec.k[i]), names)
-    show_list(axes[3], result.clean_logits[i], *lists, title="clean ranking")
-    show_list(axes[4], result.adversarial_logits[i], *lists, title="attacked ranking")
+    show_list(axes[3], ranking, title="clean ranking")
+    show_list(axes[4], ranking.scored(result.adversarial_logits[i]), title="attacked ranking")
     kinds_legend(axes[1], loc="upper center", bbox_to_anchor=(0.5, -0.02), ncol=3)
     if result.method:
         fig.suptitle(f"{result.method}, {int(result.iterations[i])} iterations")

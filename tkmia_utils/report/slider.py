@@ -8,10 +8,9 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from tkmia_utils.measures import MEASURES
 from tkmia_utils.report import figures
-from tkmia_utils.topk import in_top_k
-from tkmia_utils.validation import check_k, check_mask, check_scores
+from tkmia_utils.report.ranking import Kind, Ranking
+from tkmia_utils.validation import check_scores
 
 
 @dataclass(frozen=True)
@@ -24,30 +23,22 @@ class Steps:
         ``(T, 3, H, W)`` in [0, 1]; entry 0 is the clean image.
     logits : torch.Tensor
         ``(T, C)``.
-    relevant, specified : torch.Tensor
-        Bool ``(C,)``: Y_p and S.
-    k : int
-        Of the top k.
-    classes : tuple of str
-        C names.
+    ranking : Ranking
+        Of the clean image.
     """
 
     images: torch.Tensor
     logits: torch.Tensor
-    relevant: torch.Tensor
-    specified: torch.Tensor
-    k: int
-    classes: tuple[str, ...]
+    ranking: Ranking
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         check_scores(self.logits, name="logits", finite=True)
-        for name in ("relevant", "specified"):
-            check_mask(getattr(self, name), self.logits[0], name=name)
-        check_k(self.k, low=1, high=self.logits.shape[1])
-        if len(self.images) != len(self.logits):
-            raise ValueError(f"images: expected {len(self.logits)} of them, got {len(self.images)}")
-        if len(self.classes) != self.logits.shape[1]:
-            raise ValueError(f"classes: expected {self.logits.shape[1]}, got {len(self.classes)}")
+        wanted = (len(self.images), len(self.ranking.classes))
+        if self.logits.shape != wanted:
+            raise ValueError(
+                f"logits: expected shape {wanted}, a row an image, got {tuple(self.logits.shape)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ class View:
         Norm of the perturbation in [0, 1] and in [-1, 1] pixels.
     """
 
-    top: tuple[tuple[str, str], ...]
+    top: tuple[tuple[str, Kind], ...]
     excluded: tuple[str, ...]
     measures: dict[str, float]
     l2: float
@@ -94,19 +85,13 @@ def view(steps: Steps, step: int) -> View:
     """
     if not 0 <= step < len(steps.logits):
         raise ValueError(f"step: expected 0 <= step < {len(steps.logits)}, got {step}")
-    logits = steps.logits[step]
-    best = logits.argsort(descending=True)[: steps.k].tolist()
-    out = (steps.specified & ~in_top_k(logits, steps.k)).nonzero().flatten().tolist()
+    ranking = steps.ranking.scored(steps.logits[step])
+    out = (ranking.specified & ~ranking.shown).nonzero().flatten().tolist()
     l2 = float((steps.images[step] - steps.images[0]).norm())
     return View(
-        top=tuple(
-            (steps.classes[c], figures.kind(c, steps.relevant, steps.specified)) for c in best
-        ),
-        excluded=tuple(steps.classes[c] for c in out),
-        measures={
-            name: float(measure(logits[None], steps.relevant[None], steps.k)[0])
-            for name, measure in MEASURES.items()
-        },
+        top=ranking.named(ranking.order[: ranking.k]),
+        excluded=tuple(ranking.classes[c] for c in out),
+        measures=ranking.measures,
         l2=l2,
         l2_paper=2 * l2,
     )
@@ -124,14 +109,12 @@ def draw(steps: Steps, step: int) -> Figure:
         [["perturbation", "list", "ranks"], ["image", "list", "ranks"]],
         figsize=(10, 5), width_ratios=(1, 0.95, 1.9),
     )  # fmt: skip
-    lists = (steps.relevant, steps.specified, steps.k, steps.classes)
     shown = figures.magnified(clean, steps.images[step], factor=factor)
     figures.show_image(axes["perturbation"], shown, f"perturbation ×{factor:g}")
     figures.show_image(axes["image"], steps.images[step], f"step {step}, ‖ε‖ = {seen.l2_paper:.2f}")
-    values = [f"{name} {value:.2f}" for name, value in seen.measures.items()]
-    figures.show_list(axes["list"], steps.logits[step], *lists)
-    axes["list"].set_title("  ".join(values[:2]) + "\n" + "  ".join(values[2:]), fontsize=10)
-    figures.rank_paths(steps.logits, *lists, ax=axes["ranks"])
+    figures.show_list(axes["list"], steps.ranking.scored(steps.logits[step]))
+    axes["list"].set_title(figures.two_lines(seen.measures), fontsize=10)
+    figures.rank_paths(steps.ranking, steps.logits, ax=axes["ranks"])
     axes["ranks"].axvline(step, color="black", linestyle=":")
     return fig
 

@@ -1,13 +1,17 @@
 """The ranking list of one image: scores, the labels that are relevant and specified, and k."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
 import torch
 
+from tkmia_utils.measures import MEASURES
+from tkmia_utils.topk import in_top_k
 from tkmia_utils.validation import check_k, check_mask, check_scores
 
-KINDS = ("specified", "relevant", "irrelevant")
+Kind = Literal["specified", "relevant", "irrelevant"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,33 @@ class Ranking:
         """Labels by falling score; of equal scores the first comes first."""
         return self.logits.argsort(descending=True, stable=True).tolist()
 
-    def kind(self, label: int) -> str:
-        """One of :data:`KINDS`."""
-        return KINDS[0 if self.specified[label] else 1 if self.relevant[label] else 2]
+    @property
+    def shown(self) -> torch.Tensor:
+        """Bool ``(C,)``: the labels in the top k; a tie counts for the label."""
+        return in_top_k(self.logits, self.k)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """TkAcc, P@k, AP@k and NDCG@k."""
+        logits, relevant = self.logits[None], self.relevant[None]
+        return {name: float(f(logits, relevant, self.k)[0]) for name, f in MEASURES.items()}
+
+    def kind(self, label: int) -> Kind:
+        """What a label is to the attack; one of S is called specified, though relevant too."""
+        if self.specified[label]:
+            return "specified"
+        return "relevant" if self.relevant[label] else "irrelevant"
+
+    def named(self, labels: Sequence[int]) -> tuple[tuple[str, Kind], ...]:
+        """Names of labels, each with its kind."""
+        return tuple((self.classes[label], self.kind(label)) for label in labels)
 
     def scored(self, logits: torch.Tensor) -> "Ranking":
         """The same image with other scores, for instance after an attack."""
         return replace(self, logits=logits)
+
+
+def saved_ranking(arrays: Mapping[str, np.ndarray], classes: Sequence[str]) -> Ranking:
+    """Clean ranking of one example, a row of what an attack's ``examples`` file holds."""
+    names = ("clean_logits", "labels", "specified")
+    return Ranking(*(torch.as_tensor(arrays[name]) for name in names), int(arrays["k"]), classes)
