@@ -88,4 +88,5 @@ class Ranking:
 def saved_ranking(arrays: Mapping[str, np.ndarray], classes: Sequence[str]) -> Ranking:
     """Clean ranking of one example, a row of what an attack's ``examples`` file holds."""
     names = ("clean_logits", "labels", "specified")
-    return Ranking(*(torch.as_tensor(arrays[name]) for name in names), int(arrays["k"]), classes)
+    logits, relevant, specified = (torch.as_tensor(arrays[name]) for name in names)
+    return Ranking(logits, relevant, specified, int(arrays["k"]), classes)
