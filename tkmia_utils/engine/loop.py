@@ -106,8 +106,8 @@ def attack(
     Warns
     -----
     AttackWarning
-        Images that succeed unchanged, a gradient that is zero, or steps so small that
-        nothing could succeed; the message says what to try.
+        Images that succeed unchanged, logits or gradients that are not finite, a gradient that is
+        zero, or steps so small that nothing could succeed; the message says what to try.
 
     Raises
     ------
