@@ -2,6 +2,7 @@
 
 from dataclasses import FrozenInstanceError, fields
 
+import numpy as np
 import pytest
 import torch
 from test_engine import net, same, task
@@ -102,3 +103,10 @@ def test_settings_are_sorted_into_the_runtimes_and_the_others():
         {"slots": 3, "precision": "bf16"},
         {"lr": 0.1, "variant": "paper"},
     )
+
+
+def test_an_integer_of_numpy_is_refused_in_a_way_that_tells_it_from_an_int():
+    model = net()
+    data = task(model, 2, k=2, side=16, classes=10)
+    with pytest.raises(ValueError, match=r"^k: .*np\.int64\(2\)"):
+        attack(model, *data, np.int64(2))
