@@ -44,8 +44,8 @@ class Runtime:
         rows. After a kill, the same call goes on from there, ends with the same bits and removes
         the files. A call is the same if these are: labels, settings, method, slots, arithmetic,
         torch's version, the model's architecture and weights (of a plain function only its name is
-        compared) and the images (of a source its length, its first image, those in the slots and, if
-        it has ``digests``, the hashes of all are compared). Not with ``record=True``.
+        compared) and the images (of a source its length, its first image, those in the slots and,
+        if it has ``digests``, the hashes of all are compared). Not with ``record=True``.
     checkpoint_every : int
         Iterations between two states; changes no result.
     progress : bool
