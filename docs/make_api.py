@@ -36,7 +36,7 @@ Written by `make docs` from the docstrings; do not edit it. Images are float32 `
 [0, 1], logits `(N, C)`, label masks bool `(N, C)`; `k` is one int or int64 `(N,)`. Arguments after
 `*` are given by name. Bad input is a `ValueError` that begins with the argument's name.
 """
-LISTS = ("Parameters", "Attributes", "Returns", "Yields")
+LISTS = ("Parameters", "Attributes", "Returns", "Yields", "Warns")
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -119,7 +119,7 @@ def signature(node: ast.FunctionDef, name: str) -> str:
     """As in the source; an argument a line where one line is too long."""
     bare = ast.FunctionDef(name, node.args, [ast.Pass()], [], node.returns)
     line = ast.unparse(ast.fix_missing_locations(bare)).removeprefix("def ").partition(":\n")[0]
-    line = re.sub(r"\(self(, )?", "(", line)
+    line = re.sub(r"\((self|cls)(, )?", "(", line)
     inside, _, end = line.removeprefix(f"{name}(").rpartition(")")
     parts, depth = [""], 0
     for sign in inside:
@@ -178,7 +178,10 @@ def function(node: ast.FunctionDef, *, module: str, level: int) -> str:
     """One function, or one method of a class."""
     check(node, f"{module}.{node.name}")
     doc = parse(node)
-    code = f"```python\n{signature(node, node.name)}\n```"
+    shown = signature(node, node.name)
+    if "property" in map(ast.unparse, node.decorator_list):
+        shown = shown.replace("() ->", ":")
+    code = f"```python\n{shown}\n```"
     return "\n\n".join(
         filter(None, [f"{'#' * level} {node.name}", code, markdown(doc.text), listing(doc)])
     )

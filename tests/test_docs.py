@@ -161,3 +161,10 @@ def test_prose_is_filled_to_a_hundred_columns(page):
         return  # made by a program, an entry a line
     lines = page.read_text(encoding="utf-8").splitlines()
     assert [s for s in lines if len(s) > 100 and not s.startswith(("|", "!["))] == []
+
+
+def test_the_api_page_shows_properties_class_methods_and_warnings_as_they_are_used():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert "\nuntouched: torch.Tensor\n" in page
+    assert "\nload(path: str | Path) -> 'AttackResult'\n" in page
+    assert "**Warns**\n\n- `AttackWarning`: Images that succeed unchanged" in page

@@ -69,7 +69,7 @@ def check_k(k: K, *, low: int, high: int | None, rows: torch.Size | None = None)
             if bad.any():
                 raise ValueError(f"k: expected {wanted}, got {int(k[bad].flatten()[0])}")
     elif isinstance(k, bool) or not isinstance(k, int):
-        raise ValueError(f"k: expected an int or an int64 tensor, got {type(k).__name__}")
+        raise ValueError(f"k: expected an int or an int64 tensor, got {repr(k)[:60]}")
     elif k < low or (high is not None and k > high):
         raise ValueError(f"k: expected {wanted}, got {k}")
 

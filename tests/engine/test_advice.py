@@ -116,6 +116,26 @@ def test_steps_that_lead_nowhere_are_told_with_an_lr_that_works():
     assert attack(model, images, labels, specified, 3, lr=lr, max_iter=20).success.any()
 
 
+def test_what_is_not_finite_is_told():
+    model, images, labels, specified = world()
+    images[[1, 4], :, 0, 0] = 0
+
+    def ill(x):
+        dark = (x[:, :, 0, 0].sum(1) == 0)[:, None]
+        return torch.where(dark, torch.nan, model(x))
+
+    (text,) = said(ill, images, labels, specified, 3, max_iter=200)
+    assert text.startswith("2 of 8 images ended as failures because the logits had NaN")
+
+
+def test_a_model_that_seems_to_return_probabilities_is_told_where_nothing_succeeds():
+    model, images, labels, specified = world()
+    (text,) = said(lambda x: model(x).sigmoid(), images, labels, specified, 3, lr=1e-4, max_iter=5)
+    assert "in [0, 1]: if they are probabilities" in text
+    (text,) = said(model, images, labels, specified, 3, lr=1e-4, max_iter=5)
+    assert "probabilities" not in text
+
+
 def test_who_has_no_lr_is_not_told_to_raise_it():
     class Small(TkMIA):
         uses_lr = False

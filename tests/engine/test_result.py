@@ -12,6 +12,8 @@ from sweeps import attack
 from test_engine import net, task
 
 from tkmia_utils import AttackResult, AttackWarning
+from tkmia_utils.engine.result import FORMAT
+from tkmia_utils.engine.tensor_file import read_tensors, write_tensors
 from tkmia_utils.measures import MEASURES, delta_l
 
 
@@ -142,6 +144,57 @@ def test_a_broken_or_foreign_file_is_refused_by_name(harm, tmp_path):
         path.write_bytes({"cut": whole[:-7], "emptied": b"", "flipped": flipped}[harm])
     with pytest.raises(ValueError, match=r"^path: .*r\.safetensors"):
         AttackResult.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("success", torch.ones(2, dtype=torch.bool)),
+        ("success", torch.ones(8)),
+        ("l2", torch.tensor(0.0)),
+        ("adversarial_logits", torch.zeros(8, 3)),
+        ("reasons", torch.full((8,), -1)),
+        ("reasons", torch.ones(3, dtype=torch.int64)),
+        ("spec k", torch.ones(3, dtype=torch.int64)),
+        ("header", "[" * 100_000),
+        ("header", '{"method": 3, "k_max": 3, "trace": false, "snapshots": []}'),
+    ],
+)
+def test_a_file_whose_fields_do_not_fit_together_is_refused(name, value, tmp_path):
+    """It is whole, but another program wrote it."""
+    _, result = images_and_result()
+    path = result.save(tmp_path / "r.safetensors")
+    tensors, metadata = read_tensors(path, kind=FORMAT)
+    held = metadata if isinstance(value, str) else tensors
+    held[name] = value
+    write_tensors(path, tensors, kind=FORMAT, metadata=metadata)
+    with pytest.raises(ValueError, match=r"^path: .*r\.safetensors"):
+        AttackResult.load(path)
+
+
+def test_a_header_that_was_changed_is_noticed(tmp_path):
+    _, result = images_and_result()
+    path = result.save(tmp_path / "r.safetensors")
+    whole = path.read_bytes()
+    assert whole.count(b"tkmia\\") == 1  # the method, in the header's JSON
+    path.write_bytes(whole.replace(b"tkmia\\", b"kfool\\"))
+    with pytest.raises(ValueError, match=r"^path: .*bytes"):
+        AttackResult.load(path)
+
+
+def test_a_save_that_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    _, result = images_and_result()
+    path = result.save(tmp_path / "r.safetensors")
+
+    def half(tensors, temporary, metadata):
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tkmia_utils.engine.tensor_file.save_file", half)
+    with pytest.raises(KeyboardInterrupt):
+        result.save(path)
+    equal(AttackResult.load(path), result)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.safetensors"]
 
 
 def test_what_the_caller_does_to_his_labels_later_does_not_change_a_result():

@@ -2,6 +2,7 @@
 
 from dataclasses import FrozenInstanceError, fields
 
+import numpy as np
 import pytest
 import torch
 from test_engine import net, same, task
@@ -53,6 +54,41 @@ def test_anything_else_is_no_runtime():
         attack(model, *task(model, 2, k=2, side=16, classes=10), 2, runtime={"slots": 3})
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
+def test_a_model_whose_weights_are_not_float32_is_refused_with_a_way_out(kind):
+    data = task(net(), 2, k=2, side=16, classes=10)
+    with pytest.raises(ValueError, match=rf"^model: .*{kind}.*model\.float\(\)"):
+        attack(net().to(kind), *data, 2)
+
+
+def test_a_model_of_another_kind_that_takes_float32_all_the_same_is_let_through():
+    class Cast(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = net().double()
+
+        def forward(self, x):
+            return self.body(x.double()).float()
+
+    model = Cast().eval()
+    images, labels, specified = task(net(), 2, k=2, side=16, classes=10)
+    assert len(attack(model, images, labels, specified, 2, max_iter=2)) == 2
+
+
+def test_a_device_that_is_not_there_is_refused_for_a_function_too():
+    model = net()
+    data = task(model, 2, k=2, side=16, classes=10)
+    with pytest.raises(ValueError, match=r"^device: "):
+        attack(lambda x: model(x), *data, 2, runtime=Runtime(device="cuda:99"))
+
+
+def test_inference_mode_is_named_as_the_reason_why_there_is_no_gradient():
+    model = net()
+    data = task(model, 2, k=2, side=16, classes=10)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"^model: .*inference_mode"):
+        attack(model, *data, 2)
+
+
 def test_the_defaults_are_those_of_an_attack_without_a_runtime():
     model = net()
     data = task(model, 6, k=2, side=16, classes=10)
@@ -67,3 +103,10 @@ def test_settings_are_sorted_into_the_runtimes_and_the_others():
         {"slots": 3, "precision": "bf16"},
         {"lr": 0.1, "variant": "paper"},
     )
+
+
+def test_an_integer_of_numpy_is_refused_in_a_way_that_tells_it_from_an_int():
+    model = net()
+    data = task(model, 2, k=2, side=16, classes=10)
+    with pytest.raises(ValueError, match=r"^k: .*np\.int64\(2\)"):
+        attack(model, *data, np.int64(2))

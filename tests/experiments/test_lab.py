@@ -116,3 +116,15 @@ def test_paths_start_from_the_notebooks_folder(tmp_path):
     assert found["val_csv"] == str(tmp_path / "mine" / "val.csv") and found["train_csv"] is None
     assert found["data_options"] == {"images": str(tmp_path / "notebooks" / "photos")}
     assert given["data_options"] == {"images": "photos"}
+
+
+@pytest.mark.parametrize("variables", [None, {}, {"workspace": None}])
+def test_variables_without_a_workspace_are_refused(variables):
+    with pytest.raises(ValueError, match=r"^variables: .*workspace"):
+        open_lab("02_lemma", variables)
+
+
+@pytest.mark.parametrize("methods", [[], "tkmia"])
+def test_results_of_no_method_are_refused(methods, tmp_path):
+    with pytest.raises(ValueError, match=r"^methods: "):
+        Lab(tmp_path, "smoke", "08_tables_and_figures", {}).results(methods)

@@ -309,12 +309,16 @@ def test_an_m_outside_1_to_k_is_refused(m) -> None:
         s2(m=m)
 
 
+def test_an_m_of_numpy_is_an_integer_too() -> None:
+    assert torch.equal(s2(m=np.int64(1)).specified, s2(m=1).specified)
+
+
 def test_s2_takes_one_k_for_all() -> None:
     with refused("k"):
         s2(k=torch.tensor([2, 2]))
 
 
-@pytest.mark.parametrize("ids", [(), ("a",), ("a", "b", "c")])
+@pytest.mark.parametrize("ids", [(), ("a",), ("a", "b", "c"), 3])
 def test_a_wrong_number_of_ids_is_refused(ids) -> None:
     with refused("ids"):
         s2(ids=ids)
@@ -326,6 +330,7 @@ def test_a_seed_that_is_no_integer_is_refused(seed) -> None:
         s2(seed=seed)
 
 
-def test_a_negative_number_of_images_is_refused() -> None:
+@pytest.mark.parametrize("n", [-1, 2.5, None, True])
+def test_a_number_of_images_that_cannot_be_is_refused(n) -> None:
     with refused("n"):
-        s1().first(-1)
+        s1().first(n)

@@ -101,12 +101,21 @@ def test_a_success_without_an_attack_is_counted():
     [
         ("methods", {"methods": []}),
         ("methods", {"methods": "tkmia"}),
+        ("methods", {"methods": 3}),
+        ("methods", {"methods": [torch.nn.Identity()]}),
+        ("methods", {"methods": ["tkmia", "tkmia"]}),
+        ("methods", {"methods": {"tkmia": None}}),
         ("method", {"methods": ["fgsm"]}),
         ("labels", {"labels": None}),
         ("labels", {"labels": [[True]]}),
+        ("labels", {"labels": torch.tensor(True)}),
+        ("labels", {"labels": torch.ones(1, 10, dtype=torch.bool)}),
         ("specified", {"specified": None}),
         ("specified", {"specified": torch.zeros(3, 10, dtype=torch.bool)}),
+        ("specified", {"specified": torch.zeros(2, 5, dtype=torch.bool)}),
+        ("specified", {"specified": torch.tensor(True)}),
         ("k", {"k": 0}),
+        ("k", {"k": torch.tensor([3])}),
         ("slots", {"slots": 3}),
     ],
 )
@@ -115,6 +124,32 @@ def test_bad_input_is_refused_by_name(name, change):
     call = dict(labels=labels, k=3, specified=specified, methods=["tkmia"], max_iter=1)
     with pytest.raises(ValueError, match=rf"^{name}: "):
         compare(model, images, **call | change)
+
+
+def test_a_wrong_name_is_refused_before_the_first_attack_begins():
+    _, images, labels, specified = world(2)
+
+    def never(x):
+        raise AssertionError("an attack began")
+
+    with pytest.raises(ValueError, match=r"^method: .*'fgsm'"):
+        compare(never, images, labels, k=3, specified=specified, methods=["tkmia", "fgsm"])
+
+
+def test_settings_with_one_row_an_image_follow_the_images_that_are_attacked():
+    model, images, labels, _ = world(6)
+    with torch.no_grad():
+        logits = model(images)
+    labels = labels.clone()
+    labels[2] = False
+    labels[2, 0] = True
+    chosen = choose_specified(logits, labels, 3, m=1)
+    limits = torch.arange(10, 70, 10)
+    call = CALL | {"clean_logits": logits, "methods": {"tkmia": {"max_iter": limits}}}
+    found = compare(model, images, labels, k=3, specified=chosen, **call)
+    spec = found.results["tkmia"].spec
+    assert spec.max_iter.tolist() == limits[found.index].tolist() == [10, 20, 40, 50, 60]
+    plt.close(found.figure)
 
 
 def test_no_eligible_image_is_refused():

@@ -24,7 +24,7 @@ class VJP(Protocol):
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """The images in the engine's B slots, all tensors on the device.
+    """What is asked of an attack, one row an image: in the engine, of the B images in its slots.
 
     Attributes
     ----------
@@ -95,8 +95,8 @@ class Attack(Protocol):
     def step(self, point: Iterate, state: State) -> State:
         """State after one iteration; `point` belongs to :meth:`image` of `state`.
 
-        What :meth:`image` and :meth:`norm` read must be new tensors, since who has finished keeps
-        the old; the rest of the state may be changed in place.
+        What :meth:`image` and :meth:`norm` read must be new tensors, because finished images keep
+        the old ones; the rest of the state may be changed in place.
         """
         ...
 
@@ -183,8 +183,9 @@ def descend(
 ) -> torch.Tensor:
     """Velocity after one step of SGD with momentum; alpha/2 of the squared norm belongs to it.
 
-    The variable is `unit` times what alpha is about, and velocity and gradient belong to it. The
-    velocity is changed in place and in as few passes as can be: what a step costs is memory.
+    The norm is that of ``variable / unit``; gradient and velocity are with respect to `variable`.
+    The velocity is changed in place and in as few passes as possible, because reading and writing
+    memory is what a step costs.
     """
     torch.addcmul(gradient, velocity, column(rows.momentum), out=velocity)
     return velocity.addcmul_(column(rows.alpha / unit**2), variable)

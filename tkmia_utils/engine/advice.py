@@ -15,7 +15,7 @@ class AttackWarning(UserWarning):
 
 
 def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
-    """Warn of successes without an attack, of dead gradients and of steps that are too small.
+    """Warn of successes without an attack, NaN, dead gradients and steps that are too small.
 
     Parameters
     ----------
@@ -44,6 +44,16 @@ def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
             "Specify labels that are in the clean top k (tkmia_utils.choose_specified does), and "
             "leave these images out (result.untouched)."
         )
+    for what, why in (
+        ("logits", "the model, its normalisation and the range that it expects of images"),
+        ("gradient", "the model for a root, a logarithm or a division at 0; or take a smaller lr"),
+    ):
+        ill = result.reasons.count(f"{what} not finite")
+        if ill:
+            yield (
+                f"{ill} of {n} images ended as failures because the {what} had NaN or infinity in "
+                f"it. Look at {why}."
+            )
     dead = unmoved(result)
     if dead.any():
         yield (
@@ -68,7 +78,18 @@ def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
             f"0 of {int(pool.sum())} images succeeded, and {int(stuck.sum())} of them could not "
             f"have: in {steps} steps their logits moved by {said} (median) of the least that "
             f"leads to success. Try {f'{larger}, or ' if uses_lr else ''}a larger max_iter."
+            f"{PROBABILITIES if _in_unit_range(result.clean_logits) else ''}"
         )
+
+
+PROBABILITIES = (
+    " All of the model's outputs on clean images lie in [0, 1]: if they are probabilities, attack "
+    "the logits before its sigmoid or softmax."
+)
+
+
+def _in_unit_range(logits: torch.Tensor) -> bool:
+    return bool(((logits >= 0) & (logits <= 1)).all())
 
 
 def unmoved(result: AttackResult) -> torch.Tensor:

@@ -89,16 +89,19 @@ def _setting(name: str, value: object, n: int, dtype: torch.dtype) -> torch.Tens
     """One value an image, from one for all or one each."""
     kinds = (int,) if dtype == torch.int64 else (int, float)
     if isinstance(value, torch.Tensor):
-        if value.shape not in ((), (n,)) or (
-            dtype == torch.int64 and (value.is_floating_point() or value.dtype == torch.bool)
-        ):
+        wrong = value.dtype == torch.bool or value.is_complex()
+        wrong |= dtype == torch.int64 and value.is_floating_point()
+        if wrong or value.shape not in ((), (n,)):
             raise ValueError(f"{name}: expected one value an image, shape ({n},), of type {dtype}")
         return value.detach().cpu().to(dtype).expand(n).clone()
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise ValueError(
             f"{name}: expected {' or '.join(t.__name__ for t in kinds)}, got {value!r}"
         )
-    return torch.full((n,), value, dtype=dtype)
+    try:
+        return torch.full((n,), value, dtype=dtype)
+    except (OverflowError, RuntimeError) as error:
+        raise ValueError(f"{name}: {value!r} does not fit into {dtype}") from error
 
 
 def known_logits(clean_logits: torch.Tensor | None, queue: AttackSpec) -> torch.Tensor | None:

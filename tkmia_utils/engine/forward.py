@@ -49,18 +49,34 @@ class Forward:
         """Logits of `x`, with the graph that leads back to it."""
         bf16 = self.precision == "bf16"
         with torch.enable_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            logits = self.fast(x)
+            logits: torch.Tensor = self._run(self.fast, x)
         self._check(logits, x)
         if not logits.requires_grad:
-            raise ValueError("model: its logits do not depend on the images (no gradient)")
+            why = ": leave torch.inference_mode()" if torch.is_inference_mode_enabled() else ""
+            raise ValueError(f"model: its logits do not depend on the images (no gradient){why}")
         return logits
 
     def eager(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of `x` in fp32 eager, without a graph."""
         with torch.no_grad(), arithmetic("fp32", self.device):
-            logits = self.model(x)
+            logits: torch.Tensor = self._run(self.model, x)
         self._check(logits, x)
         return logits.float()
+
+    def _run(self, model: Callable[[torch.Tensor], Any], x: torch.Tensor) -> Any:
+        """What the model returns; if it cannot take float32, that is said."""
+        try:
+            return model(x)
+        except RuntimeError as error:
+            weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
+            kinds = {p.dtype for p in weights if p.is_floating_point()} - {torch.float32}
+            if not kinds:
+                raise
+            raise ValueError(
+                f"model: expected one that takes float32 images, but its parameters are "
+                f"{', '.join(sorted(map(str, kinds)))} and it fails on them ({error}); "
+                "model.float() makes them float32"
+            ) from error
 
     def prepare(self, x: torch.Tensor) -> None:
         """Compile, if that was asked for, by one forward and backward pass on images `x`.

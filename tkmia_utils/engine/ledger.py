@@ -1,4 +1,4 @@
-"""The results of an attack in the making."""
+"""Results of an attack while it runs: a table to which each finished image adds its row."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -26,7 +26,7 @@ def blank_notes(n: int, classes: int, limits: Sequence[int]) -> dict[str, torch.
 
 
 class Ledger:
-    """Results in the making: one row an image of the queue, entered when it leaves its slot.
+    """Results so far: one row an image of the queue, written when the image leaves its slot.
 
     Parameters
     ----------

@@ -106,8 +106,8 @@ def attack(
     Warns
     -----
     AttackWarning
-        Images that succeed unchanged, a gradient that is zero, or steps so small that
-        nothing could succeed; the message says what to try.
+        Images that succeed unchanged, logits or gradients that are not finite, a gradient that is
+        zero, or steps so small that nothing could succeed; the message says what to try.
 
     Raises
     ------
@@ -238,4 +238,9 @@ def _device(model: object, runtime: Runtime) -> torch.device:
     wanted = runtime.wanted_device()
     if wanted and home and (wanted.type, wanted.index or 0) != (home.type, home.index or 0):
         raise ValueError(f"device: the model is on {home}, not on {wanted}; move it first")
+    if wanted and not home:
+        try:
+            torch.empty(0, device=wanted)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(f"device: {wanted} cannot be used here ({error})") from error
     return home or wanted or torch.device("cpu")

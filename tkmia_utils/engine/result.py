@@ -291,17 +291,19 @@ class AttackResult:
                 start = f"{name} "
                 return {n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)}
 
-            k_max = header["k_max"]
-            return cls(
+            k_max, by_code = header["k_max"], dict(enumerate(REASONS))
+            result = cls(
                 **{name: tensors[name] for name in COLUMNS[1:]},
                 adversarial=tensors.get("adversarial"),
-                reasons=tuple(REASONS[code] for code in tensors["reasons"].tolist()),
+                reasons=tuple(by_code[code] for code in tensors["reasons"].tolist()),
                 spec=None if k_max is None else AttackSpec(**part("spec"), k_max=k_max),
                 method=header["method"],
                 trace=Trace(**part("trace")) if header["trace"] else None,
                 snapshots={i: Snapshot(**part(f"snapshot {i}")) for i in header["snapshots"]},
             )
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            _check_rows(result)
+            return result
+        except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"path: {path} is not a whole, saved AttackResult ({error})") from None
 
     def plot(
@@ -331,6 +333,30 @@ class AttackResult:
 COLUMNS = (
     "adversarial", "success", "iterations", "l2", "l2_paper", "clean_logits", "adversarial_logits",
 )  # fmt: skip
+
+
+def _check_rows(result: AttackResult) -> None:
+    """Refuse a result whose fields do not fit together: another program may have written it."""
+    n, classes = result.clean_logits.shape
+    rows: dict[str, tuple[torch.Tensor, torch.dtype, tuple[int, ...]]] = {
+        "success": (result.success, torch.bool, (n,)),
+        "iterations": (result.iterations, torch.int64, (n,)),
+        "l2": (result.l2, torch.float32, (n,)),
+        "l2_paper": (result.l2_paper, torch.float32, (n,)),
+        "clean_logits": (result.clean_logits, torch.float32, (n, classes)),
+        "adversarial_logits": (result.adversarial_logits, torch.float32, (n, classes)),
+    }
+    if result.spec is not None:
+        for name in ("labels", "specified"):
+            rows[name] = (getattr(result.spec, name), torch.bool, (n, classes))
+        for name in ("k", "delta", "max_iter"):
+            rows[name] = (getattr(result.spec, name), torch.int64, (n,))
+    for name, (value, dtype, shape) in rows.items():
+        kind = torch.float32 if value.is_floating_point() else value.dtype
+        if kind != dtype or value.shape != shape:
+            raise ValueError(f"{name} is {value.dtype} of shape {tuple(value.shape)}")
+    if len(result.reasons) != n or not isinstance(result.method, str):
+        raise ValueError("its header does not fit its tensors")
 
 
 def _spread(values: torch.Tensor) -> tuple[float, float, float]:

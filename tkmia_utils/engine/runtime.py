@@ -30,27 +30,27 @@ class Runtime:
         Ask the device for finished images only every so many iterations; changes no result.
     precision : {"fp32", "tf32", "bf16"}
         Of the victim's arithmetic. "tf32" changes nothing but matrix products and convolutions on
-        CUDA, where "fp32" means fp32 too; "bf16" is torch's autocast.
+        CUDA, and "fp32" switches TF32 off there; "bf16" is torch's autocast.
     compile : bool
-        Run the victim through ``torch.compile``. In this arithmetic, and in those above other
-        than "fp32", an image that claims success is looked at again in fp32 eager and leaves only
-        if that confirms it; all logits returned are fp32 eager.
+        Run the victim through ``torch.compile``. With it, and with a precision other than "fp32",
+        an image that seems to succeed is checked in fp32 without compilation, and the attack on it
+        ends only if that confirms the success. All logits returned are of that kind.
     channels_last : bool
         Lay the images of the slots out with their channels last.
     keep_images : bool
         False: do not return the adversarial images, so that memory does not grow with N.
     checkpoint : str or Path, optional
-        File in which the state is kept while the attack runs, with parts beside it that hold the
-        finished rows. The same call goes on from there after a kill, to the same bits, and
-        removes the files at its end. The same means: labels, settings, method, slots, arithmetic,
-        torch's version, the model's architecture and weights (of a plain function only its name)
-        and the images: all of a tensor; of a source its length, its first image and those at
-        work. Not with ``record=True``.
+        File in which the state is kept while the attack runs; files beside it hold the finished
+        rows. After a kill, the same call goes on from there, ends with the same bits and removes
+        the files. A call is the same if these are: labels, settings, method, slots, arithmetic,
+        torch's version, the model's architecture and weights (of a plain function only its name is
+        compared) and the images (of a source its length, its first image, those in the slots and,
+        if it has ``digests``, the hashes of all are compared). Not with ``record=True``.
     checkpoint_every : int
         Iterations between two states; changes no result.
     progress : bool
         Show images done, success rate and image-iterations a second; never where the environment
-        says ``CI``.
+        variable ``CI`` is set.
 
     Raises
     ------

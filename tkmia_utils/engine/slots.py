@@ -1,6 +1,6 @@
 """The working slots: a constant batch through which the images of a queue pass.
 
-Shapes never change, so what becomes of an image does not depend on who sits beside it.
+Shapes never change, so the result of an image does not depend on the others in the batch.
 """
 
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ class Slots:
         self.work += self.occupied
 
     def _judge(self, x: torch.Tensor, scores: torch.Tensor) -> None:
-        """Who has succeeded, and who is at an end; all others go on."""
+        """Note which images have succeeded or ended; all others go on."""
         running = self.status == RUNNING
         begun = bool((self.age == 0).any())  # the host knows without asking the device
         noted = [limit for limit in self.snapshots if bool((self.age == limit).any())]
@@ -134,10 +134,10 @@ class Slots:
         begun: bool,
         noted: Sequence[int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Verdict and logits in fp32 eager, of the slots that claim to be at an end.
+        """Verdict and logits in fp32 eager, of the slots that seem to have ended.
 
-        Who has just entered (its clean logits are wanted) and who stands at a snapshot is looked
-        at as well, but a snapshot must not change what it shows: there the image goes on.
+        Images that have just entered (their clean logits are wanted) and images at a snapshot are
+        computed again as well. A snapshot must not change the run: there the image goes on.
         """
         asked = running & (verdict != RUNNING)
         if begun and self.given is None:
@@ -153,7 +153,7 @@ class Slots:
         return torch.where(asked, self._verdict(seen), RUNNING), seen
 
     def _move(self, stepped: dict[str, torch.Tensor]) -> None:
-        """Who is running takes the step, unless it leads nowhere."""
+        """Let running images take the step; where it is not finite, they end."""
         running = self.status == RUNNING
         watched = getattr(self.method, "watched", stepped)
         finite = finite_rows([stepped[key] for key in watched])

@@ -1,6 +1,7 @@
 """Tensors by name in one safetensors file that says what it is and proves that it is whole."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,11 +16,23 @@ Tensors = dict[str, torch.Tensor]
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes."""
+    return _hashed(tensors).hexdigest()
+
+
+def _hashed(tensors: Mapping[str, torch.Tensor]) -> "hashlib._Hash":
     sha = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha
+
+
+def _seal(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Digest of a whole file: its tensors and all that its header says beside the seal."""
+    sha = _hashed(tensors)
+    said = {name: text for name, text in metadata.items() if name != "sha256"}
+    sha.update(json.dumps(said, sort_keys=True).encode())
     return sha.hexdigest()
 
 
@@ -46,7 +59,8 @@ def write_tensors(
     """
     plain = torch.contiguous_format
     tensors = {name: t.detach().cpu().clone(memory_format=plain) for name, t in tensors.items()}
-    metadata = {**metadata, "format": kind, "sha256": digest(tensors)}
+    metadata = {**metadata, "format": kind}
+    metadata["sha256"] = _seal(tensors, metadata)
     return write_atomically(
         path, lambda temporary: save_file(tensors, temporary, metadata=metadata)
     )
@@ -68,6 +82,6 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[Tensors, dict[str, str
         raise ValueError(str(error)) from error
     if metadata.get("format") != kind:
         raise ValueError(f"its format is {metadata.get('format')!r}, not {kind!r}")
-    if metadata.get("sha256") != digest(tensors):
+    if metadata.get("sha256") != _seal(tensors, metadata):
         raise ValueError("its bytes are not those that were written")
     return tensors, metadata

@@ -77,6 +77,8 @@ class Lab(Workspace):
 
     def results(self, methods: Sequence[str]) -> pd.DataFrame:
         """Saved results of some methods, one row an image and iteration limit."""
+        if isinstance(methods, str) or not len(methods):
+            raise ValueError(f"methods: expected at least one name in a list, got {methods!r}")
         makers = {"tkmia": "06_attack_many_images"}
         frames = [
             load_results(
@@ -122,10 +124,16 @@ def open_lab(notebook: str, variables: Mapping[str, Any], **more: Any) -> Lab:
     Raises
     ------
     ValueError
-        Neither the current folder nor the workspace has that notebook, or a declared parameter is
-        missing among the variables.
+        Neither the current folder nor the workspace has that notebook, or the variables lack a
+        workspace or another declared parameter.
     """
-    root = Path(variables["workspace"])
+    given = variables.get("workspace") if isinstance(variables, Mapping) else None
+    if not isinstance(given, str | Path):
+        raise ValueError(
+            f"variables: expected globals() of a notebook whose parameters name its workspace "
+            f"(a path), got {given!r}"
+        )
+    root = Path(given)
     places = [Path(), root / "notebooks"]
     files = [place / f"{notebook}.ipynb" for place in places]
     file = next((path for path in files if path.is_file()), None)

@@ -10,7 +10,7 @@ rest on it; it is the default (``rule="released"``), the paper's text is ``rule=
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -44,10 +44,10 @@ class Selection:
         Raises
         ------
         ValueError
-            n < 0, which would count from the end.
+            n is no integer, or below 0, which would count from the end.
         """
-        if n < 0:
-            raise ValueError(f"n: expected n >= 0, got {n}")
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 0:
+            raise ValueError(f"n: expected an int >= 0, got {n!r}")
         return self.eligible.nonzero().flatten()[:n]
 
 
@@ -220,10 +220,12 @@ def random_selection(
     if not isinstance(k, int):
         raise ValueError(f"k: expected an int, got {type(k).__name__}")
     clean_scores = _candidates(labels, k, clean_scores, rule)
-    if isinstance(m, bool) or not isinstance(m, int) or not 1 <= m <= k:
-        raise ValueError(f"m: expected 1 <= m <= k = {k}, got {m}")
+    if isinstance(m, bool) or not isinstance(m, Integral) or not 1 <= m <= k:
+        raise ValueError(f"m: expected an int, 1 <= m <= k = {k}, got {m!r}")
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise ValueError(f"seed: expected an integer, got {seed!r}")  # 1 and 1.0 would differ
+    if not isinstance(ids, Collection):
+        raise ValueError(f"ids: expected {len(labels)} image ids, got {ids!r}")
     if len(ids) != len(labels):
         raise ValueError(f"ids: expected {len(labels)} image ids, got {len(ids)}")
     pool = labels if clean_scores is None else labels & in_top_k(clean_scores, k)

@@ -1,7 +1,7 @@
 """Several attacks on the same images of one's own: a table and a figure in one call."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,13 +10,14 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tkmia_utils.attacks import ATTACKS
+from tkmia_utils.attacks import ATTACKS, build
 from tkmia_utils.engine.images import Images
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.selection import Selection
 from tkmia_utils.measures import MEASURES
 from tkmia_utils.report.tables import QUANTITIES, summary
+from tkmia_utils.validation import check_k
 
 MARKERS = "osD^vPX*"
 
@@ -68,7 +69,8 @@ def compare(
         ``{"tkmia": {}, "gmla": {"lr": 0.1}}``. An entry ``"method"`` lets one attack stand in the
         table twice: ``{"as printed": {"method": "tkmia", "variant": "paper"}}``.
     **settings
-        Of every attack: ``max_iter``, ``lr``, ``runtime`` and so on.
+        Of every attack: ``max_iter``, ``lr``, ``runtime`` and so on. A tensor with one row an image
+        given is cut to the images that are attacked, as `k` is.
 
     Returns
     -------
@@ -83,25 +85,41 @@ def compare(
     ------
     ValueError
         No method, no labels, no eligible image, or what :func:`tkmia_utils.attack` refuses.
+        Names of methods are looked at before any image is attacked.
     """
-    if isinstance(methods, str) or not methods:
-        raise ValueError(f"methods: expected at least one name in a list, got {methods!r}")
-    each = dict(methods) if isinstance(methods, Mapping) else {name: {} for name in methods}
+    each = _by_name(methods)
+    for name, own in each.items():
+        method = {"method": name, **settings, **own}["method"]
+        if not isinstance(method, str) or method not in ATTACKS:
+            build(method)  # says what is wrong with it
     labels = getattr(images, "labels", None) if labels is None else labels
-    if not isinstance(labels, torch.Tensor):
-        raise ValueError("labels: expected a bool torch.Tensor, or images that bring their labels")
+    if not isinstance(labels, torch.Tensor) or labels.ndim != 2:
+        raise ValueError(
+            "labels: expected a bool torch.Tensor (N, C), or images that bring their labels"
+        )
+    if "index" not in settings and hasattr(images, "__len__") and len(images) != len(labels):
+        raise ValueError(f"labels: expected {len(images)} rows, one an image, got {len(labels)}")
     mask, index = specified, torch.arange(len(labels))
     if isinstance(specified, Selection):
         mask, index = specified.specified, specified.eligible.nonzero().flatten().cpu()
         if not len(index):
             raise ValueError("specified: expected at least one eligible image, got none")
-    if not isinstance(mask, torch.Tensor) or len(mask) != len(labels):
+    if not isinstance(mask, torch.Tensor) or mask.shape != labels.shape:
         raise ValueError(f"specified: expected shape {tuple(labels.shape)} or a Selection")
-    each_k = k[index] if isinstance(k, torch.Tensor) and k.ndim else k
+    check_k(k, low=1, high=labels.shape[1] - 1, rows=labels.shape[:1])
+
+    def rows_of(value: Any) -> Any:
+        """Of what is given for each of the images, the rows of those that are attacked."""
+        whole = isinstance(value, torch.Tensor) and value.ndim and len(value) == len(labels)
+        return value[index] if whole else value
+
     results = {
         name: attack(
-            model, images, labels[index], mask[index], each_k,
-            **{"index": index, "method": name, **settings, **own},
+            model, images, labels[index], mask[index], rows_of(k),
+            **{
+                "index": index, "method": name,
+                **{name: rows_of(value) for name, value in {**settings, **own}.items()},
+            },
         )
         for name, own in each.items()
     }  # fmt: skip
@@ -118,6 +136,27 @@ def compare(
     table = means[["n", "unchanged", *QUANTITIES]]
     table.insert(1, "success", table.pop("success"))
     return Comparison(table, _draw(means, rows), results, index)
+
+
+def _by_name(methods: object) -> dict[str, dict[str, object]]:
+    """Settings of each method, by the name that it has in the table."""
+    if isinstance(methods, str) or not isinstance(methods, Iterable) or not methods:
+        raise ValueError(f"methods: expected at least one name in a list, got {methods!r}")
+    names = list(methods)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"methods: expected names, got {name!r}; an attack of your own is given as "
+                '{"its name": {"method": it}}'
+            )
+        if names.count(name) > 1:
+            raise ValueError(f"methods: {name!r} is named twice")
+    if not isinstance(methods, Mapping):
+        return {name: {} for name in names}
+    for name, own in methods.items():
+        if not isinstance(own, Mapping):
+            raise ValueError(f"methods: expected a dict of settings for {name!r}, got {own!r}")
+    return {name: dict(own) for name, own in methods.items()}
 
 
 def _draw(means: pd.DataFrame, rows: pd.DataFrame) -> Figure:
