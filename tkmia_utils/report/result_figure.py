@@ -52,6 +52,8 @@ def plot_result(
     if not isinstance(image, torch.Tensor) or image.shape != after.shape:
         got = tuple(image.shape) if isinstance(image, torch.Tensor) else type(image).__name__
         raise ValueError(f"image: expected shape {tuple(after.shape)}, got {got}")
+    if not image.is_floating_point() or not bool(((image >= 0) & (image <= 1)).all()):
+        raise ValueError(f"image: expected floating values in [0, 1], got {image.dtype}")
     n_classes = spec.labels.shape[1]
     names = [f"label {c}" for c in range(n_classes)] if classes is None else list(classes)
     ranking = Ranking(
