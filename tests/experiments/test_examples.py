@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
 
+from tkmia_utils.engine import Runtime
 from tkmia_utils.experiments import campaign, examples, protocol
 from tkmia_utils.experiments.campaign import Campaign
 from tkmia_utils.victims.store import Victim
@@ -30,7 +31,7 @@ def test_images_made_again_are_those_of_the_saved_results(world, tmp_path):  # n
     victim, settings = Victim(model, [], "toy-victim", CLASSES), {"lr": 1e-2}
     attacks = Campaign(victim, queue, data, "tkmia", tmp_path, [60], settings, slots=4)
     rows = campaign.run(attacks)
-    _, result = protocol.run(model, queue, data, max_iter=60, slots=4, **settings)
+    _, result = protocol.run(model, queue, data, max_iter=60, runtime=Runtime(slots=4), **settings)
     positions = examples.median_positions(rows)
     examples.attack_rows(attacks, positions, tmp_path / "few.npz")
     few = examples.load_examples(tmp_path / "few.npz")
