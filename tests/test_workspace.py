@@ -32,7 +32,7 @@ def lab(tmp_path):
     return Workspace(tmp_path, "quick", "02_lemma", {"seed": 0, "ks": (1, 2)})
 
 
-def drawn():
+def new_figure():
     figure, axes = plt.subplots(figsize=(3, 2))
     axes.plot([1, 3, 2], label="bound of λ")
     axes.legend()
@@ -41,7 +41,7 @@ def drawn():
 
 @pytest.fixture
 def fig():
-    figure = drawn()
+    figure = new_figure()
     yield figure
     plt.close(figure)
 
@@ -201,7 +201,7 @@ def test_an_identical_rerun_changes_no_byte(lab):
     df = pd.DataFrame({"k": [1, 2], "APer": [0.1, 0.2]})
 
     def saved():
-        fig = drawn()  # a rerun draws anew: a constrained layout moves when drawn a second time
+        fig = new_figure()  # a rerun draws anew: a constrained layout moves when drawn a second time
         lab.save_figure(fig, "02_bottom", caption="Flat.")
         plt.close(fig)
         lab.save_table(df, "02_table", caption="Small.")
