@@ -201,7 +201,7 @@ def test_an_identical_rerun_changes_no_byte(lab):
     df = pd.DataFrame({"k": [1, 2], "APer": [0.1, 0.2]})
 
     def saved():
-        fig = new_figure()  # a rerun draws anew: a constrained layout moves when drawn a second time
+        fig = new_figure()  # as a rerun does: a constrained layout moves when drawn twice
         lab.save_figure(fig, "02_bottom", caption="Flat.")
         plt.close(fig)
         lab.save_table(df, "02_table", caption="Small.")
