@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from test_frame import FLOORS
@@ -168,3 +169,14 @@ def test_the_api_page_shows_properties_class_methods_and_warnings_as_they_are_us
     assert "\nuntouched: torch.Tensor\n" in page
     assert "\nload(path: str | Path) -> 'AttackResult'\n" in page
     assert "**Warns**\n\n- `AttackWarning`: Images that succeed unchanged" in page
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
+def test_a_docstring_refers_to_nothing_that_is_gone(path):
+    text = path.read_text(encoding="utf-8")
+    for name in set(re.findall(r":\w+:`~?(tkmia_utils\.[\w.]+)`", text)):
+        owner, _, last = name.rpartition(".")
+        try:
+            resolve_name(name)
+        except AttributeError:  # a field of a dataclass is no attribute of the class
+            assert last in getattr(resolve_name(owner), "__dataclass_fields__", {}), name

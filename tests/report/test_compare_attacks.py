@@ -29,6 +29,17 @@ def world(n=8):
     return model, *task(model, n, k=3, m=2, side=16, classes=10)
 
 
+def selection(n, *, without):
+    """A world whose image `without` has too few relevant labels to hide one."""
+    model, images, labels, _ = world(n)
+    labels = labels.clone()
+    labels[without] = False
+    labels[without, 0] = True
+    with torch.no_grad():
+        logits = model(images)
+    return model, images, labels, logits, choose_specified(logits, labels, 3, m=1)
+
+
 def test_each_method_does_what_it_does_alone_and_the_table_says_it():
     model, images, labels, specified = world()
     methods = {"tkmia": {}, "kfool": {"max_iter": 7}, "late": {"method": "tkmia", "lr": 1e-3}}
@@ -56,13 +67,7 @@ def test_each_method_does_what_it_does_alone_and_the_table_says_it():
 
 
 def test_a_selection_leaves_out_what_is_not_eligible_and_a_data_set_brings_its_labels():
-    model, images, labels, _ = world(12)
-    with torch.no_grad():
-        logits = model(images)
-    labels = labels.clone()
-    labels[3] = False
-    labels[3, 0] = True  # too few relevant labels to hide one
-    chosen = choose_specified(logits, labels, 3, m=1)
+    model, images, labels, _, chosen = selection(12, without=3)
     assert chosen.eligible.sum() == 11
     call = CALL | {"k": torch.full((12,), 3), "specified": chosen, "methods": ["tkmia"]}
     found = compare(model, Shelf(images, labels), **call)
@@ -137,13 +142,7 @@ def test_a_wrong_name_is_refused_before_the_first_attack_begins():
 
 
 def test_settings_with_one_row_an_image_follow_the_images_that_are_attacked():
-    model, images, labels, _ = world(6)
-    with torch.no_grad():
-        logits = model(images)
-    labels = labels.clone()
-    labels[2] = False
-    labels[2, 0] = True
-    chosen = choose_specified(logits, labels, 3, m=1)
+    model, images, labels, logits, chosen = selection(6, without=2)
     limits = torch.arange(10, 70, 10)
     call = CALL | {"clean_logits": logits, "methods": {"tkmia": {"max_iter": limits}}}
     found = compare(model, images, labels, k=3, specified=chosen, **call)

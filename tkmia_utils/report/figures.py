@@ -211,7 +211,7 @@ def example(
     Parameters
     ----------
     kept : mapping of str to arrays
-        Method to what :func:`tkmia_utils.experiments.protocol.load_examples` read; the first one's
+        Method to what :func:`tkmia_utils.experiments.examples.load_examples` read; the first one's
         image is shown.
     cell : str
         Name of a cell.
