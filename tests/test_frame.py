@@ -23,6 +23,7 @@ FLOORS = [
     ["validation", "files", "exact", "interruption"],
     ["topk", "hashing"],
     ["measures", "losses", "workspace"],
+    ["condition"],
     ["attacks", "data"],
     ["engine", "victims"],
     ["experiments"],

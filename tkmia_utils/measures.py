@@ -27,8 +27,28 @@ def _checked(scores: torch.Tensor, labels: torch.Tensor, k: K, *, name: str = "l
     check_k(k, low=1, high=None, rows=scores.shape[:1])
 
 
-def _hits(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
-    """y_[i] of Eq. (8) in float64, ``(N, C)``: is the i-th ranked label relevant, zero past k."""
+def hits_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
+    """y_[i] of Eq. (8): is the i-th ranked label relevant; zero past k.
+
+    Parameters
+    ----------
+    scores : torch.Tensor
+        Floating, shape ``(N, C)``, no NaN.
+    labels : torch.Tensor
+        Bool, shape ``(N, C)``: Y_p.
+    k : int or torch.Tensor
+        k >= 1; one for all rows, or int64 of shape ``(N,)``.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(N, C)``, 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes or dtypes, NaN, or k < 1.
+    """
     _checked(scores, labels, k)
     relevant_first = labels.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
     order = scores.gather(-1, relevant_first).argsort(dim=-1, descending=True, stable=True)
@@ -77,7 +97,7 @@ def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Ten
     ValueError
         Wrong shapes or dtypes, NaN, or k < 1.
     """
-    hits, attainable = _hits(scores, labels, k).sum(-1), _attainable(labels, k)
+    hits, attainable = hits_at_k(scores, labels, k).sum(-1), _attainable(labels, k)
     return ((hits == attainable) & (attainable > 0)).double()
 
 
@@ -99,7 +119,7 @@ def topk_accuracy_eq7(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch
     ValueError
         As for :func:`topk_accuracy`.
     """
-    hits, relevant = _hits(scores, labels, k).sum(-1), labels.sum(-1)
+    hits, relevant = hits_at_k(scores, labels, k).sum(-1), labels.sum(-1)
     return ((hits == relevant) & (relevant > 0)).double()
 
 
@@ -121,7 +141,7 @@ def precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Te
     ValueError
         As for :func:`topk_accuracy`.
     """
-    return _hits(scores, labels, k).sum(-1) / _column(k, scores).squeeze(-1)
+    return hits_at_k(scores, labels, k).sum(-1) / _column(k, scores).squeeze(-1)
 
 
 def average_precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
@@ -146,7 +166,7 @@ def average_precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> 
     ValueError
         As for :func:`topk_accuracy`.
     """
-    hits = _hits(scores, labels, k)
+    hits = hits_at_k(scores, labels, k)
     places = torch.arange(1, hits.shape[-1] + 1, dtype=torch.float64, device=hits.device)
     return _ratio((hits * hits.cumsum(-1) / places).sum(-1), _attainable(labels, k).double())
 
@@ -169,7 +189,7 @@ def ndcg_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
     ValueError
         As for :func:`topk_accuracy`.
     """
-    hits = _hits(scores, labels, k)
+    hits = hits_at_k(scores, labels, k)
     # a sum a row and not a matrix product, a logarithm at a time and not torch's: the last bit of
     # a row must not depend on the rows beside it, or a measure that stands would seem to fall
     gains = [1 / math.log2(place + 1) for place in range(1, hits.shape[-1] + 1)]
