@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from tkmia_utils import losses
 from tkmia_utils.attacks import ATTACKS, AttackSpec, Iterate, build
 from tkmia_utils.attacks.base import PixelDescent
+from tkmia_utils.condition import condition, holds
 
 LR, ALPHA, STEPS = 3e-2, 1e-2, 20
 CALLS = [
@@ -323,6 +324,11 @@ def rows_for(labels, specified, k, lr):
     return AttackSpec(labels, specified, full, full, full, lr * one, 0 * one, 0 * one, k_max=k)
 
 
+def iterate(images, logits, clean, vjp, rows):
+    asked = condition(clean, rows.labels, rows.specified, rows.k, stop="excluded")
+    return Iterate(images, logits, clean, vjp, rows, asked, holds(logits, asked))
+
+
 def test_learned_lambdas_stay_in_their_interval():
     method = build("tkmia", variant="paper")
     model, images, labels, specified = world(4)
@@ -335,7 +341,7 @@ def test_learned_lambdas_stay_in_their_interval():
         def vjp(v, *, keep=False, logits=logits, x=x):
             return torch.autograd.grad(logits, x, v, retain_graph=keep)[0]
 
-        state = method.step(Iterate(images, logits.detach(), logits.detach(), vjp, rows), state)
+        state = method.step(iterate(images, logits.detach(), logits.detach(), vjp, rows), state)
         seen.append(torch.stack([state["lam1"], state["lam2"]]))
     seen = torch.stack(seen)
     assert seen.min() >= 0 and seen.max() <= 1 and seen.unique().numel() > 4
@@ -351,7 +357,7 @@ def test_gmla_leaves_the_other_labels_loss_alone_to_first_order():
         return torch.autograd.grad(logits, x, v, retain_graph=True)[0]
 
     rows = rows_for(labels, specified, 3, lr=1.0)
-    direction = build("gmla").loss_gradient(Iterate(images, logits.detach(), clean, vjp, rows), {})
+    direction = build("gmla").loss_gradient(iterate(images, logits.detach(), clean, vjp, rows), {})
     others = bce(logits, (clean > 0).float(), reduction="none")[~specified].sum()
     (gradient,) = torch.autograd.grad(others, x, retain_graph=True)
     for a, b in zip(direction.flatten(1), gradient.flatten(1), strict=True):

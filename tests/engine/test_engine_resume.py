@@ -17,6 +17,7 @@ from tkmia_utils.attacks.tkmia import TkMIA
 CALL = dict(lr=0.2, slots=3, max_iter=9, snapshots=[2, 5])
 FIELDS = (
     "adversarial", "success", "iterations", "l2", "l2_paper", "clean_logits", "adversarial_logits",
+    "png_logits",
 )  # fmt: skip
 
 

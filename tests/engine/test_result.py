@@ -1,4 +1,4 @@
-"""Promises of a result: it reads in five lines, goes into a table, and comes back from the disk."""
+"""Promises of a result: it reads in six lines, goes into a table, and comes back from the disk."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from sweeps import attack
 from test_engine import net, task
 
 from tkmia_utils import AttackResult, AttackWarning
-from tkmia_utils.engine.result import FORMAT
+from tkmia_utils.engine.result_file import FORMAT
 from tkmia_utils.engine.tensor_file import read_tensors, write_tensors
 from tkmia_utils.measures import MEASURES, delta_l
 
@@ -41,10 +41,10 @@ def equal(a: object, b: object) -> None:
         assert a == b
 
 
-def test_printed_it_is_a_summary_of_five_lines_and_no_tensor():
+def test_printed_it_is_a_summary_of_six_lines_and_no_tensor():
     _, result = images_and_result()
     text = repr(result)
-    assert str(result) == text and len(text.splitlines()) == 5 and "tensor" not in text
+    assert str(result) == text and len(text.splitlines()) == 6 and "tensor" not in text
     won = int(result.success.sum())
     assert 0 < won < 8 and f"tkmia on 8 images, {won} succeeded ({won / 8:.1%})" in text
     assert f"success: {won}, limit: {8 - won}" in text

@@ -11,6 +11,8 @@ from tkmia_utils.attacks.base import VJP, Attack, AttackSpec, Iterate, State
 from tkmia_utils.attacks.gmla import GMLA
 from tkmia_utils.attacks.kfool import KFool
 from tkmia_utils.attacks.ml_cw_u import MLCWU
+from tkmia_utils.attacks.sign_steps import FGSM, PGD
+from tkmia_utils.attacks.tkmia_min import MinimalTkMIA
 from tkmia_utils.attacks.tkmia_variants import tkmia
 from tkmia_utils.attacks.tkml_ap_u import TkMLAPU
 
@@ -20,6 +22,9 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "ml_cw_u": MLCWU,
     "kfool": KFool,
     "gmla": GMLA,
+    "tkmia_min": MinimalTkMIA,
+    "fgsm": FGSM,
+    "pgd": PGD,
 }
 
 __all__ = ["ATTACKS", "VJP", "Attack", "AttackSpec", "Iterate", "State", "build"]

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 
+from tkmia_utils.condition import Condition
 from tkmia_utils.exact import sigmoid
 
 State = dict[str, torch.Tensor]
@@ -63,6 +64,12 @@ class Iterate:
         Vector-Jacobian product at the adversarial images.
     rows : AttackSpec
         Labels and settings.
+    condition : Condition
+        What success asks of the logits.
+    met : torch.Tensor
+        Bool ``(B,)``: do these logits meet it?
+    bits : int or None
+        8: `logits` and `vjp` are those of the image rounded to whole grey levels n/255.
     """
 
     images: torch.Tensor
@@ -70,14 +77,21 @@ class Iterate:
     clean_logits: torch.Tensor
     vjp: VJP
     rows: AttackSpec
+    condition: Condition
+    met: torch.Tensor
+    bits: int | None = None
 
 
 class Attack(Protocol):
     """One attack, as the engine sees it.
 
     The state is a dictionary of tensors with a leading slot axis. It holds everything the attack
-    remembers of an image; the engine keeps the rows of finished images as they are. It looks for
-    NaN and infinity in all of it after each step, or only in what an attribute ``watched`` names.
+    remembers of an image; the engine keeps the rows of finished images as they are.
+
+    Three attributes may say more. ``watched``: where to look for NaN and infinity after each step;
+    default all of the state. ``anytime``: if True, the attack goes on after a success until its
+    limit, and the success of least norm counts. ``backward_passes``: how many an iteration, or a
+    function of the :class:`AttackSpec` that says so; default 1.
     """
 
     def begin(self, images: torch.Tensor) -> State:

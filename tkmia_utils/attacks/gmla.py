@@ -17,6 +17,8 @@ class GMLA(PixelDescent):
     Two backward passes an iteration. The losses are cross-entropies of logits.
     """
 
+    backward_passes = 2
+
     def __init__(self) -> None:
         super().__init__()
 

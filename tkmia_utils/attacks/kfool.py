@@ -2,7 +2,14 @@
 
 import torch
 
-from tkmia_utils.attacks.base import PIXEL_SCALE, Iterate, PixelDescent, State, column
+from tkmia_utils.attacks.base import (
+    PIXEL_SCALE,
+    AttackSpec,
+    Iterate,
+    PixelDescent,
+    State,
+    column,
+)
 
 
 class KFool(PixelDescent):
@@ -12,7 +19,7 @@ class KFool(PixelDescent):
     victim and steps along the sum of the unit normals ``w_j = grad f_j - grad f_y*`` of the k+1
     highest labels j, by the sum of the distances ``|f_j - f_y*| / ||w_j||`` to their boundaries.
     It has no learning rate, no momentum and no alpha, and knows of S only when to stop. An
-    iteration costs k+2 backward passes for the whole batch.
+    iteration costs k+1 backward passes, with the largest k of the queue.
 
     Parameters
     ----------
@@ -32,6 +39,10 @@ class KFool(PixelDescent):
         if class_sum not in ("sum", "mean"):
             raise ValueError(f"class_sum: expected 'sum' or 'mean', got {class_sum!r}")
         self.overshoot, self.class_sum = overshoot, class_sum
+
+    def backward_passes(self, rows: AttackSpec) -> int:
+        """One for each of the k+1 highest labels."""
+        return rows.k_max + 1
 
     def begin(self, images: torch.Tensor) -> State:
         """Start from eps = 0."""

@@ -65,7 +65,7 @@ def condition(
     Parameters
     ----------
     clean_scores : torch.Tensor
-        Floating ``(N, C)``, no NaN.
+        Floating ``(N, C)``, no NaN; infinite scores that tie are not told apart.
     labels, specified : torch.Tensor
         Bool ``(N, C)``: Y_p, and S inside it.
     k : int or torch.Tensor
@@ -99,7 +99,16 @@ def condition(
         raise ValueError("specified: S must lie inside Y_p, but a row specifies more")
     size, device = specified.sum(-1), clean_scores.device
     k = torch.as_tensor(k, device=device).expand(n)
-    delta = size if delta is None else torch.as_tensor(delta, device=device).expand(n)
+    if delta is None:
+        delta = size
+    elif isinstance(delta, torch.Tensor):
+        if delta.dtype != torch.int64 or delta.shape not in ((), (n,)):
+            raise ValueError(f"delta: expected an int, or int64 of shape ({n},), one a row")
+        delta = delta.to(device).expand(n)
+    elif isinstance(delta, bool) or not isinstance(delta, int):
+        raise ValueError(f"delta: expected an int or an int64 tensor, got {delta!r}")
+    else:
+        delta = torch.full((n,), delta, device=device)
     if bool(((delta < 1) | (delta > size)).any()):
         raise ValueError("delta: expected 1 <= delta <= |S| for every row")
     hits = hits_at_k(clean_scores, labels, k).tolist()
@@ -353,4 +362,3 @@ def asked(
     j = torch.arange(deep, device=up.device) + 1
     covers = (above > 0)[:, None] & (j >= hit[..., None]) & (above[:, None] <= rival[..., None])
     return hides | (covers.any(-1) & (hit > 0) & (rival > 0))
-

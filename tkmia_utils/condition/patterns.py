@@ -5,6 +5,7 @@ a hit moves up or another joins, so the patterns that are good enough are known 
 them: those from which no hit can move down by a place, or leave, without a measure falling.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -55,12 +56,15 @@ def least_patterns(
     Returns
     -------
     tuple of tuple of int
-        Places of the hits, from 1, rising. Beyond k = 12 only the clean pattern itself: sufficient,
-        and not necessary.
+        Places of the hits, from 1, rising. Beyond k = 12 they are known for P@k alone; of other
+        measures the clean pattern is returned, which is sufficient and not necessary.
     """
     k = len(clean)
     if not stop.measures:
         return ((),)
+    if stop.measures == ("P@k",):
+        least = max(0, math.ceil(sum(clean) - k * (stop.tolerance + SLACK)))
+        return (tuple(range(k - least + 1, k + 1)),)
     if k > EXACT_K:
         return (tuple(place + 1 for place, hit in enumerate(clean) if hit),)
     rows = [list(MEASURES).index(name) for name in stop.measures]

@@ -28,8 +28,8 @@ class Stop:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        given = (self.measures,) if isinstance(self.measures, str) else tuple(self.measures)
-        unknown = [name for name in given if name not in MEASURES]
+        given = self.measures if isinstance(self.measures, tuple | list) else (self.measures,)
+        unknown = [n for n in given if not isinstance(n, str) or n not in MEASURES]
         if unknown:
             raise ValueError(f"measures: expected some of {list(MEASURES)}, got {unknown[0]!r}")
         object.__setattr__(self, "measures", tuple(name for name in MEASURES if name in given))

@@ -14,7 +14,7 @@ import torch
 from tkmia_utils.engine.tensor_file import Tensors, digest, read_tensors, write_tensors
 from tkmia_utils.files import sweep
 
-FORMAT = "tkmia attack 1"
+FORMAT = "tkmia attack 2"
 
 
 def described(thing: object) -> str:
@@ -64,8 +64,8 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        state, told = self._read(self.path)
-        self.parts = int(told["parts"])
+        state, metadata = self._read(self.path)
+        self.parts = int(metadata["parts"])
         return state, [self._read(self._part(i))[0] for i in range(1, self.parts + 1)]
 
     def save(self, state: Tensors, rows: Tensors) -> None:
@@ -97,8 +97,8 @@ class Checkpoint:
 
     def _read(self, path: Path) -> tuple[Tensors, dict[str, str]]:
         try:
-            tensors, told = read_tensors(path, kind=FORMAT)
-            arguments = json.loads(told["arguments"])
+            tensors, metadata = read_tensors(path, kind=FORMAT)
+            arguments = json.loads(metadata["arguments"])
         except (KeyError, ValueError) as error:
             raise self._broken(path, str(error)) from error
         if arguments != self.arguments:
@@ -108,7 +108,7 @@ class Checkpoint:
                 f"checkpoint: {path} belongs to a call with other arguments: {', '.join(other)}; "
                 "call with the same, or remove the file to start afresh"
             )
-        return tensors, told
+        return tensors, metadata
 
     def _broken(self, path: Path, why: str) -> ValueError:
         return ValueError(

@@ -6,7 +6,9 @@ from dataclasses import fields
 import torch
 
 from tkmia_utils.attacks import AttackSpec
-from tkmia_utils.engine.result import REASONS, SUCCESS, AttackResult, Snapshot, Trace
+from tkmia_utils.condition import Stop
+from tkmia_utils.engine.ends import REASONS, SUCCESS, Snapshot, Trace
+from tkmia_utils.engine.result import AttackResult
 
 
 def note_name(name: str, limit: int) -> str:
@@ -38,6 +40,8 @@ class Ledger:
         Iterations with a snapshot.
     steps : int or None
         The largest limit, to keep a trace.
+    files : bool
+        Keep the logits of the finished images as files, see :meth:`tell_png`.
 
     Attributes
     ----------
@@ -55,6 +59,7 @@ class Ledger:
         image: torch.Size | None,
         snapshots: Sequence[int] = (),
         steps: int | None = None,
+        files: bool = False,
     ) -> None:
         self.columns = {
             "status": torch.zeros(n, dtype=torch.int64),
@@ -67,6 +72,8 @@ class Ledger:
         }
         if image is not None:
             self.columns["adversarial"] = torch.empty(n, *image)
+        if files:
+            self.columns["png_logits"] = torch.full((n, classes), torch.nan)
         self.limits, self.trace = tuple(snapshots), None
         if steps is not None:
             many, one = (n, steps + 1, classes), (n, steps + 1)
@@ -78,6 +85,10 @@ class Ledger:
         for name, column in self.columns.items():
             column[queue_index] = rows[name].to(column.device, column.dtype)
         self._entered.append(queue_index)
+
+    def tell_png(self, queue_index: torch.Tensor, logits: torch.Tensor) -> None:
+        """Write the logits of rows that have entered, as the victim sees their files."""
+        self.columns["png_logits"][queue_index] = logits.cpu()
 
     def drain(self) -> dict[str, torch.Tensor]:
         """Rows entered since this was last asked, with their numbers as ``queue_index``; or
@@ -91,7 +102,15 @@ class Ledger:
             **{name: column[queue_index] for name, column in self.columns.items()},
         }
 
-    def result(self, spec: AttackSpec, *, method: str) -> AttackResult:
+    def result(
+        self,
+        spec: AttackSpec,
+        *,
+        method: str,
+        stop: Stop = Stop(),  # noqa: B008  (frozen, and so shared without harm)
+        bits: int | None = None,
+        passes: int = 1,
+    ) -> AttackResult:
         """Everything, in the order of the queue, with what was asked for."""
         columns, status = self.columns, self.columns["status"]
         return AttackResult(
@@ -105,6 +124,10 @@ class Ledger:
             reasons=tuple(REASONS[code] for code in status.tolist()),
             spec=spec,
             method=method,
+            stop=stop,
+            bits=bits,
+            passes=passes,
+            png_logits=columns.get("png_logits"),
             trace=self.trace,
             snapshots={
                 limit: Snapshot(*(columns[note_name(f.name, limit)] for f in fields(Snapshot)))

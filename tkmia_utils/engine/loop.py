@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from tkmia_utils.attacks import Attack, AttackSpec, build
+from tkmia_utils.condition import Stop, as_stop
 from tkmia_utils.engine.advice import AttackWarning, advice
 from tkmia_utils.engine.arguments import check_trace, enqueue, known_logits
 from tkmia_utils.engine.checkpoint import Checkpoint, described
@@ -22,14 +23,15 @@ from tkmia_utils.engine.forward import Forward, arithmetic
 from tkmia_utils.engine.images import Images, Reader, positions
 from tkmia_utils.engine.ledger import Ledger
 from tkmia_utils.engine.result import AttackResult
+from tkmia_utils.engine.rows import values
 from tkmia_utils.engine.runtime import Runtime, split_settings
-from tkmia_utils.engine.slots import Slots, values
+from tkmia_utils.engine.slots import Slots
 from tkmia_utils.hashing import text_hash
-from tkmia_utils.validation import K
+from tkmia_utils.validation import K, check_one_of
 
 DEFAULT_SLOTS = {"cpu": 16, "cuda": 64}
 # settings of the runtime that decide a result's bits, or which of them are there
-DECIDING = ("precision", "compile", "channels_last", "keep_images")
+DECIDING = ("precision", "compile", "channels_last", "keep_images", "files")
 
 
 def attack(
@@ -45,6 +47,8 @@ def attack(
     alpha: float | torch.Tensor = 1e-4,
     momentum: float | torch.Tensor = 0.9,
     delta: int | torch.Tensor | None = None,
+    stop: str | Stop = "excluded",
+    bits: int | None = None,
     scores: str | None = None,
     index: torch.Tensor | None = None,
     clean_logits: torch.Tensor | None = None,
@@ -54,6 +58,9 @@ def attack(
     **options: object,
 ) -> AttackResult:
     """Perturb images until specified labels leave the top k (Algorithm 1, batched).
+
+    An attack ends at its first success; "tkmia_min" goes on until the limit and gives back the
+    success of least norm.
 
     Parameters
     ----------
@@ -71,13 +78,23 @@ def attack(
     k : int or torch.Tensor
         1 <= k <= C - 1; like the following arguments one for all, or a tensor with one an image.
     method : str or Attack
-        "tkmia", "tkml_ap_u", "ml_cw_u", "kfool" or "gmla" (:mod:`tkmia_utils.attacks`).
+        "tkmia", "tkml_ap_u", "ml_cw_u", "kfool", "gmla", "tkmia_min", "fgsm" or "pgd"
+        (:mod:`tkmia_utils.attacks`).
     max_iter : int or torch.Tensor
         Most steps; no schedule depends on it.
     lr, alpha, momentum : float or torch.Tensor
         Step size, weight of ``1/2 ||eps||^2`` and momentum of SGD, in the paper's [-1, 1] pixels.
     delta : int or torch.Tensor, optional
         How many of S must be out of the top k for success, 1 <= delta <= |S|; default |S|.
+    stop : {"excluded", "refilled", "imperceptible"} or Stop
+        What a success is. "excluded", as in the paper: delta of S are out of the top k. "refilled":
+        and P@k is not lower than on the clean image. "imperceptible": nor is any other measure. A
+        :class:`~tkmia_utils.condition.Stop` names the measures. See
+        :func:`tkmia_utils.condition.condition`; beyond k = 12 the measures are asked for by a
+        condition that is sufficient and not necessary.
+    bits : int, optional
+        8: the victim sees whole grey levels n/255 only, so that every success is one of the image
+        that an 8-bit file gives back. Steps are taken before rounding, with the gradient after it.
     scores : {"logits", "sigmoid"}, optional
         What a loss of scores is taken of; default the method's own, which is logits for all but
         TkMIA as printed. kFool and GMLA know logits alone.
@@ -130,6 +147,8 @@ def attack(
     )  # fmt: skip
     given = known_logits(clean_logits, queue)
     check_trace(record, snapshots, checkpoint=runtime.checkpoint)
+    stop = as_stop(stop)
+    check_one_of(bits, (None, 8), name="bits")
     chosen = build(method, scores=scores, **options)
     size = runtime.slots or min(len(at), DEFAULT_SLOTS.get(place.type, 16))
     n, classes = queue.labels.shape
@@ -139,20 +158,23 @@ def attack(
     with Reader(images, at, ahead=size) as reader, arithmetic(runtime.precision, place):
         kept = reader.first.shape[1:] if runtime.keep_images else None
         steps = int(queue.max_iter.max()) if record else None
-        ledger = Ledger(n, classes, image=kept, snapshots=snapshots, steps=steps)
+        ledger = Ledger(
+            n, classes, image=kept, snapshots=snapshots, steps=steps, files=runtime.files
+        )
         working = Slots(
             forward, chosen, queue, reader, ledger, size=size, device=place, snapshots=snapshots,
-            clean_logits=given, channels_last=runtime.channels_last,
+            clean_logits=given, channels_last=runtime.channels_last, stop=stop, bits=bits,
+            files=runtime.files,
         )  # fmt: skip
         forward.prepare(working.clean)
         files, step = None, 0
         if runtime.checkpoint is not None:
-            told = _fingerprint(
+            arguments = _fingerprint(
                 reader, queue, model=model, method=chosen, slots=size, device=place,
-                clean_logits=given, snapshots=list(snapshots),
+                clean_logits=given, snapshots=list(snapshots), stop=stop, bits=bits,
                 **{name: getattr(runtime, name) for name in DECIDING},
             )  # fmt: skip
-            files = Checkpoint(runtime.checkpoint, told)
+            files = Checkpoint(runtime.checkpoint, arguments)
             step = _resume(files, working, ledger)
         if not step:
             working.fill(torch.arange(size))
@@ -163,11 +185,17 @@ def attack(
                 if step % runtime.check_every == 0:
                     show(working.exchange())
                 if files and working.occupied and step % runtime.checkpoint_every == 0:
+                    working.look_at_files()
                     files.save({"step": torch.tensor(step), **working.tensors()}, ledger.drain())
+        working.look_at_files()
     if files:
         files.remove()
     name = method if isinstance(method, str) else type(method).__name__
-    result = ledger.result(queue, method=name)
+    passes = getattr(chosen, "backward_passes", 1)
+    result = ledger.result(
+        queue, method=name, stop=stop, bits=bits,
+        passes=passes(queue) if callable(passes) else passes,
+    )  # fmt: skip
     for text in advice(result, uses_lr=getattr(chosen, "uses_lr", True)):
         warnings.warn(f"{name}: {text}", AttackWarning, stacklevel=2)
     return result
@@ -197,8 +225,8 @@ def _fingerprint(reader: Reader, queue: AttackSpec, **arguments: object) -> dict
         # a data set tells by its images' hashes whether one was replaced
         hashes = text_hash(images.digests(reader.at)) if hasattr(images, "digests") else ""
         shown = f"{kind} {len(images)} {first} {hashes}"
-    told = {**values(queue), "images": shown, "index": reader.at, **arguments}
-    return {name: described(value) for name, value in told.items()} | {"torch": torch.__version__}
+    every = {**values(queue), "images": shown, "index": reader.at, **arguments}
+    return {name: described(value) for name, value in every.items()} | {"torch": torch.__version__}
 
 
 @contextmanager

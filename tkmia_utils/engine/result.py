@@ -1,6 +1,5 @@
 """What an attack returns."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,69 +9,33 @@ from typing import TYPE_CHECKING
 import torch
 
 from tkmia_utils.attacks import AttackSpec
-from tkmia_utils.engine.tensor_file import Tensors, read_tensors, write_tensors
+from tkmia_utils.condition import Stop
+from tkmia_utils.engine.ends import LIMIT, REASONS, SUCCESS, Snapshot, Trace
+from tkmia_utils.engine.outcome import outcomes
+from tkmia_utils.engine.png import save_png
+from tkmia_utils.engine.result_file import read_result, write_result
+from tkmia_utils.engine.tensor_file import Tensors
 from tkmia_utils.measures import MEASURES, measure_changes
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FORMAT = "tkmia result 1"
-REASONS = ("running", "success", "limit", "logits not finite", "gradient not finite")
-RUNNING, SUCCESS, LIMIT, BAD_LOGITS, BAD_GRADIENT = range(5)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What happened at every iteration; NaN after an image has finished.
-
-    Attributes
-    ----------
-    logits : torch.Tensor
-        float32 ``(N, T + 1, C)``; entry 0 is the clean image.
-    l2 : torch.Tensor
-        float32 ``(N, T + 1)``, norm of the perturbation in [0, 1] pixels.
-    """
-
-    logits: torch.Tensor
-    l2: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Where the images stood at one iteration; NaN for those that had finished before.
-
-    Attributes
-    ----------
-    logits : torch.Tensor
-        float32 ``(N, C)``.
-    l2, l2_paper : torch.Tensor
-        float32 ``(N,)``: norms in [0, 1] and in the paper's pixels.
-    success : torch.Tensor
-        Bool ``(N,)``: do these logits succeed? An image goes on in spite of that only in an
-        arithmetic other than plain fp32, whose own logits did not say so.
-    """
-
-    logits: torch.Tensor
-    l2: torch.Tensor
-    l2_paper: torch.Tensor
-    success: torch.Tensor
-
 
 @dataclass(frozen=True, repr=False)
 class AttackResult:
     """What an attack returns, all tensors on the CPU and in the order of the images given.
 
-    Printed, it is a summary of five lines.
+    Printed, it is a summary of six lines, or of four where the labels are not known.
 
     Attributes
     ----------
     adversarial : torch.Tensor or None
-        float32 ``(N, 3, H, W)`` in [0, 1]: the first image that succeeded, or the last one tried.
-        None with ``keep_images=False``.
+        float32 ``(N, 3, H, W)`` in [0, 1]: the first image that succeeded (of an attack that goes
+        on, the nearest), or the last one tried. None with ``keep_images=False``.
     success : torch.Tensor
         Bool ``(N,)``: at least delta specified labels are outside the top k of the logits of the
-        very image that is returned.
+        very image that is returned, and no measure of `stop` is lower than on the clean image.
     iterations : torch.Tensor
         int64 ``(N,)``: steps taken; 0 where the clean image already met the condition.
     l2 : torch.Tensor
@@ -83,11 +46,21 @@ class AttackResult:
     clean_logits, adversarial_logits : torch.Tensor
         float32 ``(N, C)``.
     reasons : tuple of str
-        Why each image stopped: "success", "limit", "logits not finite", "gradient not finite".
+        Why each image stopped: "success", "limit", "logits not finite", "gradient not finite",
+        "infeasible" (no scores at all could meet the condition).
     spec : AttackSpec or None
         What was asked for, one row an image: labels, S, k, delta, max_iter, lr, alpha, momentum.
     method : str
         Name of the attack.
+    stop : Stop
+        Measures that a success had to leave where they were.
+    bits : int or None
+        8: the images are whole grey levels n/255, and all logits are theirs.
+    passes : int
+        Backward passes an iteration, see :attr:`backward`.
+    png_logits : torch.Tensor or None
+        float32 ``(N, C)``: of the images as 8-bit files give them back. With
+        ``Runtime(files=True)``.
     trace : Trace or None
         With ``record=True``.
     snapshots : dict of int to Snapshot
@@ -104,6 +77,10 @@ class AttackResult:
     reasons: tuple[str, ...]
     spec: AttackSpec | None = None
     method: str = ""
+    stop: Stop = Stop()  # noqa: RUF009  (frozen, and so shared without harm)
+    bits: int | None = None
+    passes: int = 1
+    png_logits: torch.Tensor | None = None
     trace: Trace | None = None
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
 
@@ -134,7 +111,9 @@ class AttackResult:
         success, adversarial = torch.where(late, then.success, self.success), self.adversarial
         if adversarial is not None:
             adversarial = torch.where(late.reshape(-1, 1, 1, 1), torch.nan, adversarial)
-        spec = self.spec
+        spec, png = self.spec, self.png_logits
+        if png is not None:  # nobody looked at the file of an image that was still at work
+            png = torch.where(late[:, None], torch.nan if self.bits is None else then.logits, png)
         if spec is not None:
             spec = replace(spec, max_iter=spec.max_iter.clamp_max(limit))
         return replace(
@@ -152,9 +131,15 @@ class AttackResult:
                 )
             ),
             spec=spec,
+            png_logits=png,
             trace=None,
             snapshots={},
         )
+
+    @property
+    def backward(self) -> torch.Tensor:
+        """Backward passes through the victim, int64 ``(N,)``: what an attack costs."""
+        return self.iterations * self.passes
 
     @property
     def untouched(self) -> torch.Tensor:
@@ -166,7 +151,7 @@ class AttackResult:
         return len(self.success)
 
     def __repr__(self) -> str:
-        """Summarise it in five lines, without a tensor."""
+        """Summarise it in a few lines, without a tensor."""
         n, won = len(self), self.success
         counts = [(name, self.reasons.count(name)) for name in REASONS]
         lines = [
@@ -186,7 +171,12 @@ class AttackResult:
         if falls is not None:
             said = ", ".join(f"{name} {float(falls[f'Delta {name}'].nanmean()):.3g}"
                              for name in MEASURES)  # fmt: skip
+            kept = self.outcomes()
+            shares = ", ".join(
+                f"{name} {float(values.double().nanmean()):.1%}" for name, values in kept.items()
+            )
             lines.append(f"  measures    fall by {said}; mean of all images")
+            lines.append(f"  of all      {shares}")
         return "\n".join(lines)
 
     def _falls(self) -> Tensors | None:
@@ -211,7 +201,9 @@ class AttackResult:
             ``l2_paper`` (in [-1, 1] pixels) and, if the result has its :attr:`spec`, ``k, s``
             (``|S|``), ``delta, max_iter, lr, alpha, delta_l`` (specified labels of the clean top k
             that left it) and for every measure M ``M clean``, ``M adversarial`` and ``Delta M``
-            (clean minus adversarial; NaN where logits are not finite).
+            (clean minus adversarial; NaN where logits are not finite), ``no measure fell`` (a
+            success that left none lower) and, with :attr:`png_logits`, ``survives PNG`` and ``PNG
+            and no measure fell`` (of the file: 1, 0, or NaN where it was not looked at).
 
         Raises
         ------
@@ -237,7 +229,50 @@ class AttackResult:
             for name in ("delta", "max_iter", "lr", "alpha"):
                 table[name] = getattr(spec, name).numpy()
             table |= {name: values.numpy() for name, values in falls.items()}
+            table |= {name: values.numpy() for name, values in self.outcomes().items()}
         return pd.DataFrame(table)
+
+    def outcomes(self) -> Tensors:
+        """Which successes keep the promise, see :func:`tkmia_utils.engine.outcome.outcomes`.
+
+        Raises
+        ------
+        ValueError
+            The result has no :attr:`spec`.
+        """
+        falls = self._falls()
+        if self.spec is None or falls is None:
+            raise ValueError("result: expected one with its spec")
+        return outcomes(self.success, self.clean_logits, falls, self.png_logits, self.spec)
+
+    def save_png(self, folder: str | Path, *, ids: Sequence[str] | None = None) -> list[Path]:
+        """Write the adversarial images as PNG files, each read back and compared.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Where; made if it is not there.
+        ids : sequence of str, optional
+            Names of the files, without the ending; default the positions, ``"0000"``.
+
+        Returns
+        -------
+        list of Path
+
+        Raises
+        ------
+        ValueError
+            The images were not kept, or not one plain and different name an image.
+        """
+        if self.adversarial is None:
+            raise ValueError("adversarial: the images were not kept (keep_images=False)")
+        names = [f"{i:04d}" for i in range(len(self))] if ids is None else [str(i) for i in ids]
+        if len(names) != len(self) or len(set(names)) != len(names):
+            raise ValueError(f"ids: expected {len(self)} different names, got {len(set(names))}")
+        bad = [name for name in names if not name or Path(name).name != name]
+        if bad:
+            raise ValueError(f"ids: expected plain names, got {bad[0]!r}")
+        return save_png(self.adversarial, [Path(folder) / f"{name}.png" for name in names])
 
     def save(self, path: str | Path) -> Path:
         """Write everything into one safetensors file, atomically; :meth:`load` reads it.
@@ -252,25 +287,7 @@ class AttackResult:
         Path
             `path`.
         """
-        tensors = {name: t for name in COLUMNS if (t := getattr(self, name)) is not None}
-        tensors["reasons"] = torch.tensor([REASONS.index(reason) for reason in self.reasons])
-        parts: dict[str, AttackSpec | Trace | Snapshot | None]
-        parts = {"spec": self.spec, "trace": self.trace}
-        parts |= {f"snapshot {limit}": snapshot for limit, snapshot in self.snapshots.items()}
-        for part, held in parts.items():
-            if held is not None:
-                tensors |= {
-                    f"{part} {name}": value
-                    for name, value in vars(held).items()
-                    if isinstance(value, torch.Tensor)
-                }
-        header = {
-            "method": self.method,
-            "k_max": None if self.spec is None else self.spec.k_max,
-            "trace": self.trace is not None,
-            "snapshots": list(self.snapshots),
-        }
-        return write_tensors(path, tensors, kind=FORMAT, metadata={"header": json.dumps(header)})
+        return write_result(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "AttackResult":
@@ -281,30 +298,7 @@ class AttackResult:
         ValueError
             There is no such file, or it is broken, or it holds something else.
         """
-        if not Path(path).is_file():
-            raise ValueError(f"path: there is no file {path}")
-        try:
-            tensors, metadata = read_tensors(path, kind=FORMAT)
-            header = json.loads(metadata["header"])
-
-            def part(name: str) -> Tensors:
-                start = f"{name} "
-                return {n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)}
-
-            k_max, by_code = header["k_max"], dict(enumerate(REASONS))
-            result = cls(
-                **{name: tensors[name] for name in COLUMNS[1:]},
-                adversarial=tensors.get("adversarial"),
-                reasons=tuple(by_code[code] for code in tensors["reasons"].tolist()),
-                spec=None if k_max is None else AttackSpec(**part("spec"), k_max=k_max),
-                method=header["method"],
-                trace=Trace(**part("trace")) if header["trace"] else None,
-                snapshots={i: Snapshot(**part(f"snapshot {i}")) for i in header["snapshots"]},
-            )
-            _check_rows(result)
-            return result
-        except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"path: {path} is not a whole, saved AttackResult ({error})") from None
+        return cls(**read_result(path))
 
     def plot(
         self,
@@ -328,35 +322,6 @@ class AttackResult:
         # by name, because the engine stands below the figures and does not depend on them
         draw: Callable[..., Figure] = resolve_name("tkmia_utils.report.result_figure:plot_result")
         return draw(self, i, image, classes=classes, factor=factor)
-
-
-COLUMNS = (
-    "adversarial", "success", "iterations", "l2", "l2_paper", "clean_logits", "adversarial_logits",
-)  # fmt: skip
-
-
-def _check_rows(result: AttackResult) -> None:
-    """Refuse a result whose fields do not fit together: another program may have written it."""
-    n, classes = result.clean_logits.shape
-    rows: dict[str, tuple[torch.Tensor, torch.dtype, tuple[int, ...]]] = {
-        "success": (result.success, torch.bool, (n,)),
-        "iterations": (result.iterations, torch.int64, (n,)),
-        "l2": (result.l2, torch.float32, (n,)),
-        "l2_paper": (result.l2_paper, torch.float32, (n,)),
-        "clean_logits": (result.clean_logits, torch.float32, (n, classes)),
-        "adversarial_logits": (result.adversarial_logits, torch.float32, (n, classes)),
-    }
-    if result.spec is not None:
-        for name in ("labels", "specified"):
-            rows[name] = (getattr(result.spec, name), torch.bool, (n, classes))
-        for name in ("k", "delta", "max_iter"):
-            rows[name] = (getattr(result.spec, name), torch.int64, (n,))
-    for name, (value, dtype, shape) in rows.items():
-        kind = torch.float32 if value.is_floating_point() else value.dtype
-        if kind != dtype or value.shape != shape:
-            raise ValueError(f"{name} is {value.dtype} of shape {tuple(value.shape)}")
-    if len(result.reasons) != n or not isinstance(result.method, str):
-        raise ValueError("its header does not fit its tensors")
 
 
 def _spread(values: torch.Tensor) -> tuple[float, float, float]:

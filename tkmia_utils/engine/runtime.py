@@ -39,6 +39,9 @@ class Runtime:
         Lay the images of the slots out with their channels last.
     keep_images : bool
         False: do not return the adversarial images, so that memory does not grow with N.
+    files : bool
+        Show the victim every finished image once more, rounded as an 8-bit file gives it back, and
+        keep these logits as ``png_logits``: in fp32, a batch of B at a time.
     checkpoint : str or Path, optional
         File in which the state is kept while the attack runs; files beside it hold the finished
         rows. After a kill, the same call goes on from there, ends with the same bits and removes
@@ -65,6 +68,7 @@ class Runtime:
     compile: bool = False
     channels_last: bool = False
     keep_images: bool = True
+    files: bool = False
     checkpoint: str | Path | None = None
     checkpoint_every: int = 200
     progress: bool = False
@@ -78,7 +82,7 @@ class Runtime:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not (whole and value >= 1) and (name, value) != ("slots", None):
                 raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
-        for name in ("compile", "channels_last", "keep_images", "progress"):
+        for name in ("compile", "channels_last", "keep_images", "files", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | Path):

@@ -4,16 +4,26 @@ Shapes never change, so the result of an image does not depend on the others in 
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import torch
 
 from tkmia_utils.attacks import Attack, AttackSpec, Iterate
+from tkmia_utils.condition import Stop
+from tkmia_utils.engine.ends import (
+    BAD_GRADIENT,
+    BAD_LOGITS,
+    INFEASIBLE,
+    LIMIT,
+    RUNNING,
+    SUCCESS,
+    Trace,
+)
+from tkmia_utils.engine.files import FileCheck
 from tkmia_utils.engine.forward import Forward
+from tkmia_utils.engine.goal import Best, Goal, on_grid
 from tkmia_utils.engine.images import Reader
 from tkmia_utils.engine.ledger import Ledger, blank_notes, note_name
-from tkmia_utils.engine.result import BAD_GRADIENT, BAD_LOGITS, LIMIT, RUNNING, SUCCESS, Trace
-from tkmia_utils.topk import in_top_k
+from tkmia_utils.engine.rows import alone, finite_rows, take, values, where_rows
 
 
 class Slots:
@@ -41,6 +51,12 @@ class Slots:
         float32 ``(N, C)``; otherwise the victim is asked.
     channels_last : bool
         The memory format of the images in their slots.
+    stop : Stop
+        Measures that must not fall.
+    bits : int, optional
+        8: the victim sees rounded images only.
+    files : bool
+        Look at every finished image as an 8-bit file.
 
     Attributes
     ----------
@@ -61,10 +77,13 @@ class Slots:
         snapshots: Sequence[int] = (),
         clean_logits: torch.Tensor | None = None,
         channels_last: bool = False,
+        stop: Stop = Stop(),  # noqa: B008  (frozen, and so shared without harm)
+        bits: int | None = None,
+        files: bool = False,
     ) -> None:
         self.forward, self.method, self.queue = forward, method, queue
         self.reader, self.ledger, self.device = reader, ledger, device
-        self.snapshots, self.given = tuple(snapshots), clean_logits
+        self.snapshots, self.given, self.bits = tuple(snapshots), clean_logits, bits
         self.occupied = self.finished = self.successes = self.work = 0
         classes = queue.labels.shape[1]
         # every slot starts with the first image, dead, until the queue fills it
@@ -74,6 +93,10 @@ class Slots:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.clean = first.clone(memory_format=layout)
         self.rows = take(queue, torch.zeros(size, dtype=torch.int64), device)
+        self.goal = Goal(stop, self.rows)
+        anytime = getattr(method, "anytime", False)
+        self.best = Best(self.clean, classes) if anytime else None
+        self.file_check = FileCheck(forward, self.clean, ledger.tell_png) if files else None
         self.state = method.begin(self.clean)
         self.status = torch.full((size,), LIMIT, device=device)
         self.iteration = torch.zeros(size, dtype=torch.int64, device=device)
@@ -86,27 +109,48 @@ class Slots:
 
     def iterate(self) -> None:
         """One forward pass, one verdict, one backward pass and one step, for all slots."""
-        x = self.method.image(self.clean, self.state).detach().requires_grad_()
+        x = self._image().detach().requires_grad_()
         logits = self.forward(x)
         scores = logits.detach().float()
-        self._judge(x.detach(), scores)
+        met = self._judge(x.detach(), scores)
 
         def vjp(v: torch.Tensor, *, keep: bool = False) -> torch.Tensor:
             return torch.autograd.grad(logits, x, v.to(logits.dtype), retain_graph=keep)[0]
 
-        point = Iterate(self.clean, scores, self.clean_logits, vjp, self.rows)
+        point = Iterate(
+            self.clean,
+            scores,
+            self.clean_logits,
+            vjp,
+            self.rows,
+            self.goal.condition,
+            met,
+            self.bits,
+        )
         self._move(self.method.step(point, self.state))
         self.age += 1
         self.work += self.occupied
 
-    def _judge(self, x: torch.Tensor, scores: torch.Tensor) -> None:
-        """Note which images have succeeded or ended; all others go on."""
+    def _image(self) -> torch.Tensor:
+        """The images that the victim sees."""
+        image = self.method.image(self.clean, self.state)
+        return image if self.bits is None else on_grid(image)
+
+    def _judge(self, x: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Note which images have succeeded or ended; all others go on. Who meets the condition?"""
         running = self.status == RUNNING
         begun = bool((self.age == 0).any())  # the host knows without asking the device
         noted = [limit for limit in self.snapshots if bool((self.age == limit).any())]
-        verdict, seen = self._verdict(scores), scores
+        if begun and self.given is None and self.goal.stop.measures:
+            entered = ((self.age == 0) & (self.queue_index >= 0)).nonzero().flatten()
+            self.goal.enter(entered, scores if self.forward.exact else self.forward.eager(x))
+        met, seen = self.goal.met(scores), scores
+        verdict = self._verdict(met, scores)
         if not self.forward.exact:
-            verdict, seen = self._look_again(x, scores, verdict, running, begun, noted)
+            verdict, seen, met = self._look_again(x, scores, verdict, met, running, begun, noted)
+        if self.best is not None:
+            self.best.take(running & met, x, self.clean, seen)
+            verdict = torch.where((verdict == LIMIT) & self.best.found, SUCCESS, verdict)
         if begun and self.given is None:
             fresh = running & (self.iteration == 0)
             self.clean_logits = where_rows(fresh, seen, self.clean_logits)
@@ -116,13 +160,14 @@ class Slots:
             self._record(self.ledger.trace, x, seen, running)
         for limit in noted:
             self._note(limit, x, seen, running & (self.iteration == limit))
+        return met
 
-    def _verdict(self, scores: torch.Tensor) -> torch.Tensor:
-        """Success of Eq. (2) c1, relaxed to delta of S; then the limit."""
-        rows = self.rows
-        excluded = (rows.specified & ~in_top_k(scores, rows.k)).sum(-1)
-        verdict = torch.where(self.iteration >= rows.max_iter, LIMIT, RUNNING)
-        verdict = torch.where(excluded >= rows.delta, SUCCESS, verdict)
+    def _verdict(self, met: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Success, the limit, or an end for another reason; the best of an anytime attack waits."""
+        verdict = torch.where(self.iteration >= self.rows.max_iter, LIMIT, RUNNING)
+        verdict = torch.where(self.goal.condition.feasible, verdict, INFEASIBLE)
+        over = met if self.best is None else met & (self.iteration == 0)  # nothing is nearer than 0
+        verdict = torch.where(over, SUCCESS, verdict)
         return torch.where(scores.isfinite().all(-1), verdict, BAD_LOGITS)
 
     def _look_again(
@@ -130,16 +175,17 @@ class Slots:
         x: torch.Tensor,
         scores: torch.Tensor,
         verdict: torch.Tensor,
+        met: torch.Tensor,
         running: torch.Tensor,
         begun: bool,
         noted: Sequence[int],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Verdict and logits in fp32 eager, of the slots that seem to have ended.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Verdict, logits and success in fp32 eager, of slots that seem to have got somewhere.
 
         Images that have just entered (their clean logits are wanted) and images at a snapshot are
         computed again as well. A snapshot must not change the run: there the image goes on.
         """
-        asked = running & (verdict != RUNNING)
+        asked = running & ((verdict != RUNNING) | met)
         if begun and self.given is None:
             asked |= running & (self.iteration == 0)
         looked = asked
@@ -148,9 +194,10 @@ class Slots:
         looks, stopped = torch.stack([looked, self.status != RUNNING]).cpu()  # the one transfer
         self.needs_exchange |= bool(looks.any()) or bool((stopped & (self.queue_index >= 0)).any())
         if not looks.any():
-            return verdict, scores
+            return verdict, scores, met
         seen = where_rows(looked, self.forward.eager(x), scores)
-        return torch.where(asked, self._verdict(seen), RUNNING), seen
+        met = asked & self.goal.met(seen)
+        return torch.where(asked, self._verdict(met, seen), RUNNING), seen, met
 
     def _move(self, stepped: dict[str, torch.Tensor]) -> None:
         """Let running images take the step; where it is not finite, they end."""
@@ -175,30 +222,42 @@ class Slots:
         slots = ((status != RUNNING) & (self.queue_index >= 0)).nonzero().flatten()
         if not len(slots):
             return 0
-        adversarial = self.method.image(self.clean, self.state)
+        adversarial, logits = self._image(), self.logits
         if not self.forward.exact and bool((status[slots] == BAD_GRADIENT).any()):
             bad = self.status == BAD_GRADIENT
-            self.logits = where_rows(bad, self.forward.eager(adversarial), self.logits)
+            logits = where_rows(bad, self.forward.eager(adversarial), logits)
+        ended = self.status
+        if self.best is not None:
+            adversarial, logits = self.best.or_else(adversarial, logits)
+            ended = torch.where(self.best.found, SUCCESS, ended)  # even if a later step failed
         results = {
             "adversarial": adversarial,
-            "status": self.status,
+            "status": ended,
             "iterations": self.iteration,
             # norms of all slots at once: their bits must not depend on how many leave
             "l2": (adversarial - self.clean).flatten(1).norm(dim=1),
             "l2_paper": self.method.norm(self.clean, adversarial, self.state),
             "clean_logits": self.clean_logits,
-            "adversarial_logits": self.logits,
+            "adversarial_logits": logits,
+            "png_logits": torch.full_like(logits, torch.nan),  # until the file was looked at
             **self.notes,
         }
         at = slots.to(self.device)
         columns = self.ledger.columns
         self.ledger.enter(self.queue_index[slots], {name: results[name][at] for name in columns})
+        if self.file_check is not None:
+            self.file_check.add(self.queue_index[slots], adversarial[at])
         self.finished += len(slots)
-        self.successes += int((status[slots] == SUCCESS).sum())
+        self.successes += int((ended[at] == SUCCESS).sum())
         self.occupied -= len(slots)
         self.queue_index[slots] = -1
         self.fill(slots)
         return len(slots)
+
+    def look_at_files(self) -> None:
+        """Look at the files of all images that have finished, if that was asked for."""
+        if self.file_check is not None:
+            self.file_check.flush()
 
     def fill(self, slots: torch.Tensor) -> None:
         """Put the next images of the queue into empty slots, int64 ``(n,)``."""
@@ -219,8 +278,11 @@ class Slots:
             self.state = {key: old.clone() for key, old in self.state.items()}
         for key, old in self.state.items():
             old.index_copy_(0, at, begun[key])
+        if self.best is not None:
+            self.best.clear(at)
         if self.given is not None:
             self.clean_logits[at] = self.given[queue_index].to(self.device)
+            self.goal.enter(slots, self.clean_logits)
         for note in self.notes.values():
             note[at] = torch.nan if note.is_floating_point() else False
         self.status[at] = RUNNING
@@ -238,11 +300,15 @@ class Slots:
         trace.l2[queue_index, when] = (x - self.clean)[at].flatten(1).norm(dim=1).cpu()
 
     def _note(self, limit: int, x: torch.Tensor, seen: torch.Tensor, there: torch.Tensor) -> None:
+        met = self.goal.met(seen)
+        if self.best is not None:
+            x, seen = self.best.or_else(x, seen)
+            met = self.best.found
         values = {
             "logits": seen,
             "l2": (x - self.clean).flatten(1).norm(dim=1),
             "l2_paper": self.method.norm(self.clean, x, self.state),
-            "success": self._verdict(seen) == SUCCESS,
+            "success": met,
         }
         for name, new in values.items():
             name = note_name(name, limit)
@@ -252,7 +318,8 @@ class Slots:
         """All that the next iteration depends on, by name; :meth:`restore` takes it."""
         counts = (self.reader.next, self.occupied, self.finished, self.successes, self.work)
         state = {f"state {name}": value for name, value in self.state.items()}
-        return {"counts": torch.tensor(counts), **state, **self._parts()}
+        counted = {"counts": torch.tensor(counts), "above": self.goal.above}
+        return {**counted, **state, **self._parts()}
 
     def restore(self, saved: dict[str, torch.Tensor]) -> None:
         """Go on from what :meth:`tensors` gave, in slots made by the same arguments.
@@ -268,6 +335,7 @@ class Slots:
             raise ValueError("checkpoint: the images of the source have changed since")
         for name, part in self._parts().items():
             part.copy_(saved[name])
+        self.goal.above = saved["above"].to(self.device)
         self.state = {
             key: torch.empty_like(old).copy_(saved[f"state {key}"])
             for key, old in self.state.items()
@@ -281,48 +349,6 @@ class Slots:
         return {
             **{name: getattr(self, name) for name in names},
             **{f"rows {name}": value for name, value in values(self.rows).items()},
+            **({} if self.best is None else self.best.tensors()),
             **self.notes,
         }
-
-
-def values(rows: AttackSpec) -> dict[str, torch.Tensor]:
-    """Every field of `rows` that has one entry a row, by name."""
-    return {f.name: getattr(rows, f.name) for f in fields(rows) if f.name != "k_max"}
-
-
-def take(rows: AttackSpec, index: torch.Tensor, device: torch.device) -> AttackSpec:
-    """Some of the rows, on the device."""
-    some = {name: value[index].to(device) for name, value in values(rows).items()}
-    return AttackSpec(**some, k_max=rows.k_max)
-
-
-def where_rows(rows: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """Row by row `new` or `old`, whatever their other axes."""
-    return torch.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-
-def alone(tensors: Sequence[torch.Tensor]) -> bool:
-    """Has each tensor, and each of its elements, memory of its own?"""
-    homes = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-    return len(homes) == len(tensors) and not any(0 in tensor.stride() for tensor in tensors)
-
-
-def finite_rows(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Which rows hold neither NaN nor infinity in any tensor, without masks of their size."""
-
-    def axes(value: torch.Tensor) -> tuple[int, ...]:
-        return tuple(range(1, value.ndim))
-
-    if tensors[0].device.type == "cpu":  # a sum is the quickest proof, and free to look at
-        sums = (value.sum(axes(value)) if value.ndim > 1 else value for value in tensors)
-        total = sum(sums, start=torch.zeros(()))
-        finite = total.isfinite()
-        if finite.all():
-            return finite
-    finite = torch.ones(len(tensors[0]), dtype=torch.bool, device=tensors[0].device)
-    for value in tensors:
-        if value.ndim > 1:
-            finite &= value.amin(axes(value)).isfinite()
-            value = value.amax(axes(value))
-        finite &= value.isfinite()
-    return finite

@@ -210,8 +210,9 @@ def attack_shard(
     """
     last, (fast, settings) = max(shard.limits), split_settings(shard.settings)
     runtime = Runtime(
-        slots=shard.slots, keep_images=False, checkpoint=checkpoint, progress=progress, **fast
-    )
+        slots=shard.slots, checkpoint=checkpoint, progress=progress,
+        **{"keep_images": False, "files": True, **fast},
+    )  # fmt: skip
     with cpu_threads(shard.threads):
         _, result = protocol.run(
             model, part, data, method=shard.method, max_iter=last, runtime=runtime,

@@ -13,6 +13,7 @@ import torch
 from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.loop import attack
+from tkmia_utils.engine.outcome import outcomes
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.selection import Selection, global_selection, random_selection
 
@@ -238,7 +239,9 @@ def to_frame(
     pandas.DataFrame
         Columns ``dataset, scheme, cell, type, k, s, delta, method, image, success, iterations,
         reason, l2, l2_paper, delta_l`` and, for every measure M, ``M clean``, ``M adversarial`` and
-        ``Delta M`` (clean minus adversarial, so that a loss is positive).
+        ``Delta M`` (clean minus adversarial, so that a loss is positive); then ``no measure fell``
+        and, where the files were looked at, ``survives PNG`` and ``PNG and no measure fell``
+        (:meth:`tkmia_utils.AttackResult.to_frame`).
     """
     table = {
         "dataset": data.name,
@@ -259,7 +262,8 @@ def to_frame(
     changes = measures.measure_changes(
         result.clean_logits, result.adversarial_logits, queue.labels, queue.specified, queue.k
     )
-    table |= {name: values.numpy() for name, values in changes.items()}
+    kept = outcomes(result.success, result.clean_logits, changes, result.png_logits, result.spec)
+    table |= {name: values.numpy() for name, values in (changes | kept).items()}
     return pd.DataFrame(table)
 
 

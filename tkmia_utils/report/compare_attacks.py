@@ -78,8 +78,10 @@ def compare(
         ``table`` has the methods as its index and the columns ``n``, ``success`` (a rate),
         ``unchanged`` (how many succeeded without an attack), ``Delta TkAcc``, ``Delta P@k``,
         ``Delta mAP@k``, ``Delta NDCG@k`` (clean minus adversarial), ``Delta l``, ``APer`` (L2 in
-        [-1, 1] pixels), ``APer [0,1]`` and ``iterations``. Success and measures are means over all
-        images, failures included; norms and iterations are means over the successes.
+        [-1, 1] pixels), ``APer [0,1]``, ``iterations``, ``no measure fell`` and, with
+        ``Runtime(files=True)``, ``survives PNG`` and ``PNG and no measure fell``. Success, measures
+        and these shares are means over all images, failures included; norms and iterations are
+        means over the successes.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def compare(
     means = summary(rows.assign(scheme="", cell="all"))
     means.insert(4, "unchanged", [int(result.untouched.sum()) for result in results.values()])
     means = means.set_index("method")
-    table = means[["n", "unchanged", *QUANTITIES]]
+    table = means[["n", "unchanged", *(name for name in QUANTITIES if name in means)]]
     table.insert(1, "success", table.pop("success"))
     return Comparison(table, _draw(means, rows), results, index)
 

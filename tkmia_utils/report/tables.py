@@ -2,13 +2,15 @@
 
 Measures and Delta l are means over all n images of a cell, failures included. APer, in the paper's
 [-1, 1] pixels and in [0, 1] pixels, and the iterations are means over the successes, as in the
-released code (Eq. 13 divides by n, which is the same where everything succeeds).
+released code (Eq. 13 divides by n, which is the same where everything succeeds). The last three are
+shares of all n images: hidden and no measure fell; still hidden in the 8-bit file; both.
 """
 
 import numpy as np
 import pandas as pd
 
 from tkmia_utils import measures
+from tkmia_utils.engine.outcome import BOTH, SURVIVES, UNSEEN
 
 KEYS = ["scheme", "cell", "method"]
 CHANGES = [f"Delta {name}" for name in measures.MEASURES]
@@ -20,6 +22,7 @@ QUANTITIES = {
     "APer": ("l2_paper", True),
     "APer [0,1]": ("l2", True),
     "iterations": ("iterations", True),
+    **{name: (name, False) for name in (UNSEEN, SURVIVES, BOTH)},
 }
 
 
@@ -29,6 +32,8 @@ def _means(cell: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
     means = {}
     with np.errstate(invalid="ignore"):
         for name, (column, successes) in QUANTITIES.items():
+            if column not in cell:  # the files were not looked at
+                continue
             value = cell[column].to_numpy(dtype=float)
             mass = (won if successes else 1.0) * ~np.isnan(value)
             means[name] = (weights @ (np.nan_to_num(value) * mass)) / (weights @ mass)
@@ -55,8 +60,8 @@ def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.D
     Returns
     -------
     pandas.DataFrame
-        Columns ``scheme, cell, method, n``, then every quantity q of the module's docstring with
-        ``q low`` and ``q high``.
+        Columns ``scheme, cell, method, n``, then every quantity q of the module's docstring that
+        `rows` tell of, with ``q low`` and ``q high``.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.D
         images, owner = np.unique(cell["image"].to_numpy(dtype=str), return_inverse=True)
         spread = _means(cell, _resampled(len(images), resamples, seed)[:, owner])
         line = dict(zip(KEYS, key, strict=True)) | {"n": n}
-        for name in QUANTITIES:
+        for name in mean:
             drawn = spread[name][~np.isnan(spread[name])]
             low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
             line |= {name: mean[name][0], f"{name} low": low, f"{name} high": high}
@@ -118,7 +123,7 @@ def format_summary(table: pd.DataFrame, *, intervals: bool = True) -> pd.DataFra
     return pd.DataFrame(
         {
             **{name: table[name] for name in ("cell", "method", "n")},
-            **{name: text(name) for name in QUANTITIES if name != "APer [0,1]"},
+            **{name: text(name) for name in QUANTITIES if name != "APer [0,1]" and name in table},
         }
     )
 
