@@ -283,7 +283,7 @@ def refusals():
         ("k", {"k": 2.0}),
         ("k", {"k": torch.tensor([1, 2, 3])}),
         ("k", {"k": torch.tensor([1, 10])}),
-        ("method", {"method": "fgsm"}),
+        ("method", {"method": "deepfool"}),
         ("scores", {"scores": "softmax"}),
         ("stepsize", {"stepsize": 1.0}),
         ("max_iter", {"max_iter": -1}),

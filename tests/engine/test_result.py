@@ -59,7 +59,7 @@ def test_printed_it_is_a_summary_of_six_lines_and_no_tensor():
 @pytest.mark.parametrize("call", [{"max_iter": 0}, {"keep_images": False}, {"record": True}])
 def test_a_result_of_any_kind_can_be_printed(call):
     _, result = images_and_result(**call)
-    assert len(repr(result).splitlines()) == 5
+    assert len(repr(result).splitlines()) == 6
     bare = replace(result, spec=None)
     assert len(repr(bare).splitlines()) == 4 and "measures" not in repr(bare)
     sick = replace(result, adversarial_logits=torch.full_like(result.clean_logits, torch.nan))

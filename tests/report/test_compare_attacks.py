@@ -61,7 +61,8 @@ def test_each_method_does_what_it_does_alone_and_the_table_says_it():
             steps = result.iterations[won].double().mean().item()
             assert table.loc[name, "iterations"] == pytest.approx(steps)
     assert table.loc["late", "success"] == 0 and table.loc["late"].isna()["APer"]
-    assert set(tables.QUANTITIES) < set(table.columns)
+    files = {"survives PNG", "PNG and no measure fell"}  # which were not looked at
+    assert set(tables.QUANTITIES) - files < set(table.columns)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list(methods)
     plt.close(figure)
 
@@ -110,7 +111,7 @@ def test_a_success_without_an_attack_is_counted():
         ("methods", {"methods": [torch.nn.Identity()]}),
         ("methods", {"methods": ["tkmia", "tkmia"]}),
         ("methods", {"methods": {"tkmia": None}}),
-        ("method", {"methods": ["fgsm"]}),
+        ("method", {"methods": ["deepfool"]}),
         ("labels", {"labels": None}),
         ("labels", {"labels": [[True]]}),
         ("labels", {"labels": torch.tensor(True)}),
@@ -137,8 +138,8 @@ def test_a_wrong_name_is_refused_before_the_first_attack_begins():
     def never(x):
         raise AssertionError("an attack began")
 
-    with pytest.raises(ValueError, match=r"^method: .*'fgsm'"):
-        compare(never, images, labels, k=3, specified=specified, methods=["tkmia", "fgsm"])
+    with pytest.raises(ValueError, match=r"^method: .*'deepfool'"):
+        compare(never, images, labels, k=3, specified=specified, methods=["tkmia", "deepfool"])
 
 
 def test_settings_with_one_row_an_image_follow_the_images_that_are_attacked():

@@ -57,7 +57,7 @@ def outcomes(
     out = (spec.specified & ~in_top_k(png, spec.k)).sum(-1) >= spec.delta
     seen = fell(measure_changes(clean, png, spec.labels, spec.specified, spec.k))
 
-    def told(value: torch.Tensor) -> torch.Tensor:
+    def where_known(value: torch.Tensor) -> torch.Tensor:
         return torch.where(known, (success & value).double(), torch.nan)
 
-    return {**found, SURVIVES: told(out), BOTH: told(out & ~seen)}
+    return {**found, SURVIVES: where_known(out), BOTH: where_known(out & ~seen)}

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -11,15 +11,12 @@ from tkmia_utils.condition import Stop
 from tkmia_utils.engine.ends import REASONS, Snapshot, Trace
 from tkmia_utils.engine.tensor_file import Tensors, read_tensors, write_tensors
 
-if TYPE_CHECKING:
-    from tkmia_utils.engine.result import AttackResult
-
 FORMAT = "tkmia result 2"
 COLUMNS = ("success", "iterations", "l2", "l2_paper", "clean_logits", "adversarial_logits")
 OPTIONAL = ("adversarial", "png_logits")
 
 
-def write_result(result: "AttackResult", path: str | Path) -> Path:
+def write_result(result: Any, path: str | Path) -> Path:
     """See :meth:`tkmia_utils.AttackResult.save`."""
     every = {name: getattr(result, name) for name in (*COLUMNS, *OPTIONAL)}
     tensors = {name: tensor for name, tensor in every.items() if tensor is not None}

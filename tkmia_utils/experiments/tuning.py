@@ -12,7 +12,7 @@ from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.victims.store import Victim
 
 # methods that have no learning rate and no alpha to search for
-WITHOUT_RATES = ("kfool",)
+WITHOUT_RATES = ("kfool", "tkmia_min", "fgsm", "pgd")
 
 
 def search(

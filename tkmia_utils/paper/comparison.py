@@ -158,12 +158,12 @@ def ratios(
                     | {"least": have.min(), "most": have.max(), "ours": got["ratio"]}
                     | {"low": got["low"], "high": got["high"], "n": got["n"]}
                     | {"order": _order(have.median(), got["low"], got["high"])}
-                    | {"differs": _told(differs, int(limit), at)}
+                    | {"differs": _difference(differs, int(limit), at)}
                 )
     return pd.DataFrame(lines)
 
 
-def _told(differs: str, limit: int, at: int) -> str:
+def _difference(differs: str, limit: int, at: int) -> str:
     limits = f"limit {at}, theirs {limit}" if at != limit else f"limit {limit} in both"
     return "; ".join(part for part in (differs, limits) if part)
 
@@ -272,6 +272,6 @@ def absolute(
                     | {"method": row["method"], "measure": measure, "theirs": row[measure]}
                     | {"n theirs": row["n"], "ours": line[name], "low": line[f"{name} low"]}
                     | {"high": line[f"{name} high"], "n ours": line["n"]}
-                    | {"differs": _told(differs, int(setting["max_iter"]), at)}
+                    | {"differs": _difference(differs, int(setting["max_iter"]), at)}
                 )
     return pd.DataFrame(lines)

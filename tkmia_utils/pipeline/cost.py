@@ -24,7 +24,6 @@ import torch
 from matplotlib.figure import Figure
 
 from tkmia_utils import data, victims, workspace
-from tkmia_utils.attacks import ATTACKS
 from tkmia_utils.engine.loop import DEFAULT_SLOTS
 from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.experiments import protocol
@@ -34,6 +33,7 @@ from tkmia_utils.victims.backbones import build
 from tkmia_utils.victims.prediction import pick_device, predict
 from tkmia_utils.victims.training import measured_step
 
+RIVALS = ("tkml_ap_u", "ml_cw_u", "kfool", "gmla")  # of notebook 07
 FORMS = (
     *(("paper", "sigmoid"), ("paper", "logits"), ("released", "logits")),
     *(("default", "sigmoid"), ("default", "logits")),
@@ -248,7 +248,7 @@ class _Study:
         tuning = grid * given["n_tune"] * len(cells) if grid > 1 else 0
         limit = max(given["limits"])
         first = name == "06_attack_many_images"
-        for method in (m for m in ATTACKS if (m == "tkmia") == first):
+        for method in ("tkmia",) if first else RIVALS:
             pilot = self._pilot(queue, limit, method=method, lr=given["lrs"][0])
             search = 0 if method in WITHOUT_RATES else tuning
             for rows in (len(queue.k), search, len(cells)):

@@ -49,13 +49,16 @@ LOOKS: dict[Kind, Look] = {
     "relevant": Look("#0072B2", "o", "●", "bold"),
     "irrelevant": Look("#9A9A9A", "s", "□", "normal"),
 }
-# five colours of Okabe and Ito, chosen so that they also differ most for red-green blind people
+# five colours of Okabe and Ito and three more, which also differ for red-green blind people
 METHODS = {
     "tkmia": MethodLook("TkMIA", "#0072B2", "o"),
     "tkml_ap_u": MethodLook("TkML-AP-U", "#E69F00", "s"),
     "ml_cw_u": MethodLook("ML-CW-U", "#009E73", "D"),
     "kfool": MethodLook("kFool", "#000000", "^"),
     "gmla": MethodLook("GMLA", "#56B4E9", "v"),
+    "tkmia_min": MethodLook("TkMIA-min", "#882255", "P"),
+    "fgsm": MethodLook("FGSM", "#8DD3C7", "X"),
+    "pgd": MethodLook("PGD", "#8C510A", "*"),
 }
 NAMES = {method: look.name for method, look in METHODS.items()}
 FAILED = "#8A8A8A"  # what stands for an attack that did not hide its labels

@@ -1,0 +1,93 @@
+"""Promises of the journey: what changes an image, and who judges it by what."""
+
+import pytest
+import torch
+from torch import nn
+
+from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.experiments import transfer
+from tkmia_utils.experiments.protocol import Cell, Queue
+
+PICTURES = torch.rand((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+# smooth pictures, as a JPEG likes them
+SMOOTH = nn.functional.interpolate(PICTURES[..., :4, :4], (32, 32), mode="bilinear")
+
+
+class Channels(nn.Module):
+    """Three classes, by the mean of each channel; and a fourth of 0."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x.mean((-2, -1)), (0, 1))
+
+
+def flat(*colours) -> torch.Tensor:
+    return torch.tensor(colours)[..., None, None].expand(-1, -1, 16, 16).clone()
+
+
+@pytest.fixture
+def one():
+    """Red and green are relevant, red is specified, k = 1."""
+    labels = torch.tensor([[True, True, False, False]])
+    specified = torch.tensor([[True, False, False, False]])
+    number = torch.ones(1, dtype=torch.int64)
+    queue = Queue((Cell("S2", 1, m=1),), number - 1, labels, specified, number, number)
+    data = MultiLabelDataset(
+        name="toy", split="val", classes=tuple("rgbx"), labels=labels, ids=("i0",),
+        load=lambda i: torch.zeros(3, 16, 16, dtype=torch.uint8), card="toy", size=16,
+    )  # fmt: skip
+    return queue, data
+
+
+@pytest.mark.parametrize("name", transfer.CHANGES)
+def test_a_change_gives_back_images_in_the_box_and_near_the_smooth_original(name):
+    changed = transfer.CHANGES[name](SMOOTH)
+    assert changed.shape == SMOOTH.shape and changed.dtype == torch.float32
+    assert 0 <= changed.min() and changed.max() <= 1
+    assert 0 < (changed - SMOOTH).abs().mean() < 0.05
+
+
+def test_a_png_is_on_the_lattice_and_idempotent():
+    once = transfer.png(PICTURES)
+    assert torch.equal((once * 255).round() / 255, once)
+    assert torch.equal(transfer.png(once), once)
+
+
+def test_a_jpeg_of_lower_quality_is_further_away():
+    good, poor = ((transfer.jpeg(quality)(PICTURES) - PICTURES).norm() for quality in (90, 75))
+    assert good < poor
+
+
+def test_a_shift_moves_by_one_pixel():
+    moved = transfer.shifted(PICTURES)
+    assert torch.equal(moved[..., 1:], transfer.png(PICTURES)[..., :-1])
+
+
+def test_kept_means_hidden_and_no_measure_fell(one):
+    queue, data = one
+    clean, model = flat([0.8, 0.6, 0.2]), Channels()
+    green, blue = flat([0.6, 0.8, 0.2]), flat([0.2, 0.3, 0.9])
+    good = transfer.judge(model, clean, green, queue, data).iloc[0]
+    bad = transfer.judge(model, clean, blue, queue, data).iloc[0]
+    assert good["shown"] and good["hidden"] and good["kept"] and good["Delta P@k"] == 0
+    assert bad["hidden"] and not bad["kept"] and bad["Delta P@k"] == 1
+
+
+def test_measures_are_judged_by_the_clean_image_as_this_victim_sees_it(one):
+    queue, data = one
+    swapped = nn.Sequential(Channels(), nn.Linear(4, 4, bias=False)).requires_grad_(False)
+    swapped[1].weight.copy_(torch.eye(4)[[1, 2, 0, 3]])  # its "r" is our green
+    clean = flat([0.8, 0.6, 0.2])
+    row = transfer.judge(swapped, clean, clean, queue, data).iloc[0]
+    assert not row["shown"] and row["hidden"]  # hidden without an attack
+    assert row["kept"] and row["Delta P@k"] == 0
+
+
+def test_the_clean_images_go_along_everywhere(one):
+    queue, data = one
+    places = transfer.situations(Channels(), {"other": Channels()})
+    clean = flat([0.8, 0.6, 0.2])
+    rows = transfer.journey(places, clean, {"mine": flat([0.6, 0.8, 0.2])}, queue, data)
+    assert set(rows["place"]) == {*transfer.CHANGES, "other"}
+    control = rows[rows["run"] == "no attack"]
+    assert len(control) == len(places) and not control["hidden"].any()
+    assert rows.loc[rows["run"] == "mine", "kept"].all()
