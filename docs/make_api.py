@@ -19,6 +19,7 @@ CHAPTERS = {
     "Several attacks side by side": "tkmia_utils.report.compare_attacks",
     "A result as a figure": "tkmia_utils.report.result_figure",
     "The attacks": "tkmia_utils.attacks",
+    "When a promise is kept": "tkmia_utils.condition",
     "Measures": "tkmia_utils.measures",
     "Losses": "tkmia_utils.losses",
     "The top k and Lemma 4.1": "tkmia_utils.topk",

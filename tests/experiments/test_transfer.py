@@ -82,12 +82,13 @@ def test_measures_are_judged_by_the_clean_image_as_this_victim_sees_it(one):
     assert row["kept"] and row["Delta P@k"] == 0
 
 
-def test_the_clean_images_go_along_everywhere(one):
+def test_every_run_arrives_everywhere(one):
     queue, data = one
     places = transfer.situations(Channels(), {"other": Channels()})
     clean = flat([0.8, 0.6, 0.2])
-    rows = transfer.journey(places, clean, {"mine": flat([0.6, 0.8, 0.2])}, queue, data)
+    attacked = {"mine": flat([0.6, 0.8, 0.2]), "none": clean}
+    rows = transfer.journey(places, clean, attacked, queue, data)
     assert set(rows["place"]) == {*transfer.CHANGES, "other"}
-    control = rows[rows["run"] == "no attack"]
-    assert len(control) == len(places) and not control["hidden"].any()
+    assert rows["shown"].all() and len(rows) == 2 * len(places)
     assert rows.loc[rows["run"] == "mine", "kept"].all()
+    assert not rows.loc[rows["run"] == "none", "hidden"].any()

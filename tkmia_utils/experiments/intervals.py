@@ -76,15 +76,8 @@ def summarise(
     -------
     pandas.DataFrame
         The columns of `by`, ``n`` rows, and ``q``, ``q low``, ``q high`` for every quantity; the
-        groups in the order in which they first appear.
-
-    Raises
-    ------
-    ValueError
-        There is no row.
+        groups in the order in which they first appear. Without rows it has none either.
     """
-    if rows.empty:
-        raise ValueError("rows: nothing to summarise")
     lines = []
     for key, part in rows.groupby(list(by), sort=False, observed=True):
         line = dict(zip(by, key, strict=True)) | {"n": len(part)}
@@ -93,7 +86,8 @@ def summarise(
             ends = interval(part[name].to_numpy(dtype=float), part["image"], **drawn)
             line |= dict(zip((name, f"{name} low", f"{name} high"), ends, strict=True))
         lines.append(line)
-    return pd.DataFrame(lines)
+    ends = [f"{name}{end}" for name in quantities for end in ("", " low", " high")]
+    return pd.DataFrame(lines, columns=[*by, "n", *ends])
 
 
 def written(table: pd.DataFrame, *, digits: int = 2, intervals: bool = True) -> pd.DataFrame:

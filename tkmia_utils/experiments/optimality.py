@@ -21,6 +21,7 @@ from torch import nn
 
 from tkmia_utils.condition import Condition
 from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.experiments.tradeoff import ROW, several
 
@@ -36,8 +37,9 @@ def contest(
     stops: Sequence[str],
     budgets: Sequence[int],
     passes: Mapping[str, int],
+    keep: tuple[str, int] | None = None,
     **settings: Any,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[str, AttackResult]]:
     """Run every attack with every stop at every budget of backward passes.
 
     Parameters
@@ -52,23 +54,28 @@ def contest(
         Most backward passes an image.
     passes : mapping of str to int
         Method to the backward passes that an iteration of it costs, if more than 1.
+    keep : (str, int), optional
+        The stop and the budget whose results are wanted; all of them would hold many images.
     **settings
         Of every run.
 
     Returns
     -------
-    pandas.DataFrame
+    rows : pandas.DataFrame
         As :func:`tkmia_utils.experiments.tradeoff.several`, with ``stop`` and ``budget``.
+    results : dict of str to AttackResult
+        By name, of `keep` alone.
     """
-    frames = []
+    frames, kept = [], {}
     for stop, budget in product(stops, budgets):
         limited = {
             name: {**own, "max_iter": max(1, budget // passes.get(own["method"], 1))}
             for name, own in runs.items()
         }
-        rows, _ = several(model, queue, data, limited, stop=stop, **settings)
+        rows, results = several(model, queue, data, limited, stop=stop, **settings)
         frames.append(rows.assign(stop=stop, budget=budget))
-    return pd.concat(frames, ignore_index=True)
+        kept = results if (stop, budget) == keep else kept
+    return pd.concat(frames, ignore_index=True), kept
 
 
 def relative_norms(rows: pd.DataFrame) -> pd.DataFrame:

@@ -144,7 +144,7 @@ def journey(
     queue: Queue,
     data: MultiLabelDataset,
 ) -> pd.DataFrame:
-    """Send the images of every run everywhere; the clean images go along as the run "no attack".
+    """Send the images of every run everywhere, and the clean ones along with them.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def journey(
     frames = []
     for place, (model, change) in places.items():
         original = change(clean)
-        for run, images in {"no attack": clean, **attacked}.items():
+        for run, images in attacked.items():
             rows = judge(model, original, change(images), queue, data)
             frames.append(rows.assign(run=run, place=place))
     return pd.concat(frames, ignore_index=True)

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from tkmia_utils.experiments.tradeoff import ROW, pareto
 from tkmia_utils.report.figures import FAILED, look_of
@@ -28,7 +29,6 @@ def margins(paths: Mapping[str, torch.Tensor]) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        The axis is linear up to 1 and logarithmic beyond.
     """
     fig, ax = plt.subplots(figsize=(7.5, 3.4))
     ax.axhline(0, color="black", linewidth=1)
@@ -36,11 +36,14 @@ def margins(paths: Mapping[str, torch.Tensor]) -> Figure:
         values = path.double().numpy()
         held = np.flatnonzero(values > 0)
         where = f"from iteration {held[0]}" if len(held) else "never"
-        (line,) = ax.plot(values, linestyle=LINES[i % len(LINES)], label=f"{stop}: {where}")
+        # the later ones, which may lie on the earlier, are thinner
+        (line,) = ax.plot(
+            values, linestyle=LINES[i % len(LINES)], linewidth=max(1.2, 4 - 1.2 * i),
+            label=f"{stop}: {where}",
+        )  # fmt: skip
         if len(held):
             ax.plot(held[0], values[held[0]], color=line.get_color(), marker=SHAPES[i], ms=8)
     ax.set(xlabel="iteration", ylabel="margin in logits (above 0: holds)")
-    ax.set_yscale("symlog", linthresh=1)
     ax.legend(frameon=False)
     return fig
 
@@ -115,16 +118,22 @@ def fronts(
         image = image.sort_values("relative")
         left.plot(image["relative"], image["fall"], color="#0072B2", marker="o", alpha=0.35,
                   linewidth=0.8, markersize=4, drawstyle="steps-post")  # fmt: skip
-    left.set(title="each image", xlabel="norm / least norm of the image")
+    runs_of = kept.groupby(ROW).size()
+    alone = int((runs_of == 1).sum())
+    left.set_title(f"each image ({alone} of {len(runs_of)} have one best run)")
+    left.set_xlabel("norm / least norm of the image")
     left.set_ylabel("largest fall of a measure")
     right.plot(aggregate["norm"], aggregate["fall"], color="black", marker=".", label="front")
     names = list(rows["run"].unique()) if runs is None else list(runs)
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(names)))
     for i, (run, colour) in enumerate(zip(names, colours, strict=True)):
         won = rows[(rows["run"] == run) & rows["success"]]
+        # rings of several sizes, because runs may fall on the same place
         right.plot(won["l2_paper"].mean(), won["fall"].mean(), color=colour, linestyle="none",
-                   marker=SHAPES[i % len(SHAPES)], markersize=8, label=run)  # fmt: skip
+                   marker=SHAPES[i % len(SHAPES)], markersize=max(5, 15 - 3 * i), fillstyle="none",
+                   markeredgewidth=2, label=run)  # fmt: skip
     right.set(title="means over images", xlabel="mean ‖ε‖ (paper's [-1, 1] pixels)")
     right.set_ylabel("mean of the largest fall")
+    right.xaxis.set_major_locator(MaxNLocator(5))
     right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return fig

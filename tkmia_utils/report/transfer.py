@@ -37,13 +37,13 @@ def knob(table: pd.DataFrame, norms: pd.Series) -> Figure:
             low, high = (abs(part[name] - part[f"{name} {end}"]) for end in ("low", "high"))
             ax.errorbar(
                 x, part[name], yerr=[low, high], color=colour, marker=SHAPES[i % len(SHAPES)],
-                linestyle=LINES[i % len(LINES)], linewidth=1.3, elinewidth=0.8, label=place,
+                linestyle=LINES[i % len(LINES)], linewidth=1.3, elinewidth=0.6, label=place,
             )  # fmt: skip
         ax.set(title=title, ylim=(-0.03, 1.03))
         ticks = [f"{step:g}\n‖ε‖ {norms[step]:.2f}" for step in steps]
         ax.set_xticks(range(len(steps)), ticks)
-        ax.set_xlabel("confidence asked for, in logits; under it the median norm")
     axes[0].set_ylabel("share of images")
+    fig.supxlabel("confidence that was asked for, in logits; under it the median norm", fontsize=11)
     axes[1].legend(*axes[0].get_legend_handles_labels(), loc="center left",
                    bbox_to_anchor=(1.02, 0.5), frameon=False)  # fmt: skip
     return fig
