@@ -49,7 +49,8 @@ def test_the_colours_of_attacks_differ_for_colour_blind_readers_too(eyes):
 def test_every_attack_has_its_own_name_colour_and_marker():
     assert set(figures.METHODS) == set(attacks.ATTACKS)
     for field in ("name", "colour", "marker"):
-        assert len({getattr(look, field) for look in figures.METHODS.values()}) == len(figures.METHODS)
+        values = {getattr(look, field) for look in figures.METHODS.values()}
+        assert len(values) == len(figures.METHODS)
     assert paper.NAMES.items() <= figures.NAMES.items()
     assert set(paper_figures.LOOKS) == set(paper.METHODS)
 

@@ -63,14 +63,15 @@ def least_patterns(
     if not stop.measures:
         return ((),)
     if stop.measures == ("P@k",):
-        least = max(0, math.ceil(sum(clean) - k * (stop.tolerance + SLACK)))
-        return (tuple(range(k - least + 1, k + 1)),)
+        fewest = max(0, math.ceil(sum(clean) - k * (stop.tolerance + SLACK)))
+        return (tuple(range(k - fewest + 1, k + 1)),)
     if k > EXACT_K:
         return (tuple(place + 1 for place, hit in enumerate(clean) if hit),)
     rows = [list(MEASURES).index(name) for name in stop.measures]
     values = _values(k, attainable)[rows]
     number = sum(1 << place for place, hit in enumerate(clean) if hit)
-    allowed = (values >= values[:, [number]] - stop.tolerance - SLACK).all(0)
+    enough = values >= values[:, [number]] - stop.tolerance - SLACK
+    allowed: np.ndarray = np.all(enough, axis=0)
     pattern = np.arange(2**k)
     least = allowed.copy()
     for place in range(k):

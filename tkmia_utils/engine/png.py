@@ -1,6 +1,7 @@
 """Adversarial images as PNG files, read back before they count as written."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,7 @@ def save_png(images: torch.Tensor, paths: Sequence[str | Path]) -> list[Path]:
     written = []
     for pixels, path in zip(levels, paths, strict=True):
         picture = Image.fromarray(np.ascontiguousarray(pixels))
-        written.append(
-            write_atomically(path, lambda p, picture=picture: picture.save(p, format="PNG"))
-        )
+        written.append(write_atomically(path, partial(picture.save, format="PNG")))
         with Image.open(path) as file:
             if not np.array_equal(np.asarray(file.convert("RGB")), pixels):
                 raise OSError(f"{path}: does not give back the pixels that were written")
