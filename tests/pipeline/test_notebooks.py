@@ -95,6 +95,7 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
         **{"ks": [1], "pairs": [[1, 1, 1]], "rule": "paper"},
     }
     changes = {"weights": "scratch", "epochs": 1, "batch": 20}
+    few = {**{name: sizes[name] for name in ("ks", "pairs", "rule")}, "n": 1, "resamples": 20}
     text = {
         "name": "voc-smoke",
         "extends": "voc",
@@ -108,6 +109,18 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
             {
                 "notebook": "08_tables_and_figures",
                 "parameters": {"limit": 6, "least": 1, "resamples": 20},
+            },
+            {
+                "notebook": "10_imperceptible",
+                "parameters": {**few, "n_all": 2, "max_iter": 4},
+            },
+            {
+                "notebook": "11_minimal_norm",
+                "parameters": {
+                    **{**few, "budgets": [2, 4], "confidences": [0.0, 1.0]},
+                    "other_seed": {**changes, "seed": 1},
+                    "other_net": {},
+                },
             },
         ],
     }

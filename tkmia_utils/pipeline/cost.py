@@ -242,7 +242,7 @@ class _Study:
         logits: torch.Tensor | None,
     ) -> None:
         queue = self._queue(given, logits)
-        cells = set(queue.cells)
+        cells = protocol.list_cells(list(data.types_of(self.val)), given["ks"], given["pairs"])
         grid = len(given["lrs"]) * len(given["alphas"])
         tuning = grid * given["n_tune"] * len(cells) if grid > 1 else 0
         limit = max(given["limits"])
