@@ -13,9 +13,10 @@ FIRST_LEAD, LEAST_LEAD = 0.02, 0.002  # shares of the worst gap of the clean ima
 LARGEST_LEAD = 0.5  # likewise
 LARGEST_SHARE = 0.1  # or of the span of logits, if larger: a tiny gap is lost in rounding
 RAISE, LOWER = 1.5, 0.7  # of the lead, after a known pair has failed and after a success
+CORRECTIONS = 4  # of a rounded step, whose size does not follow the multipliers evenly
 LATE, RAISE_LATE = 6, 2.5  # from then on without any success, and by how much it grows there
-DETOURS = (10, 17, 40, 47, 54, 61)  # iterations that start anew from the clean image
-RETURNS = (24, 68)  # iterations that go back to the best so far
+DETOURS = (34, 44, 54, 64)  # iterations that start anew from the clean image
+RETURNS = (74,)  # iterations that go back to the best so far
 HOLD = 3  # iterations for which a detour keeps its labels out of the list
 AVOIDED = 4  # labels that are remembered for it
 
@@ -32,8 +33,8 @@ class MinimalTkMIA:
 
     where c is e, shrunk towards the clean image, and only pairs count that the current ranking
     asks for. Their gaps are exact and their gradients may be old. The step is clipped to the
-    pixel box and, with ``bits=8``, rounded; what that costs the linearised gaps is made up for
-    once. The lead grows after a failure and falls after a success.
+    pixel box and, with ``bits=8``, rounded; what that costs the linearised gaps is made up for.
+    The lead grows after a failure and falls after a success.
 
     Which labels should rise is a choice that the ranking of the clean image makes badly at times.
     So at fixed iterations the attack starts anew and for a while leaves out the label that carried
@@ -47,7 +48,8 @@ class MinimalTkMIA:
         Largest share of the perturbation that an iteration keeps before it corrects the gaps,
         in [0, 1).
     confidence : float
-        Gap in logits that every difference should have, >= 0: the knob for transfer.
+        Gap in logits that the attack aims at for every difference, >= 0: the knob for transfer. A
+        success is whatever meets the condition, and of all of them the nearest is given back.
     detours : bool
         Whether to start anew with other labels.
 
@@ -178,9 +180,10 @@ class MinimalTkMIA:
             return least_norm_multipliers(gram, wanted, counts, warm, sweeps=SWEEPS, reach=reach)
 
         multipliers = solve(short - _products(bundle, start - base + clean), state["multipliers"])
-        _, _, made = _moved(bundle, start, multipliers, clean, base, point.bits, look=True)
-        wanted = short - made + (gram * multipliers[:, None]).sum(-1)
-        multipliers = solve(wanted, multipliers)
+        for _ in range(CORRECTIONS if point.bits else 1):
+            _, _, made = _moved(bundle, start, multipliers, clean, base, point.bits, look=True)
+            wanted = short - made + (gram * multipliers[:, None]).sum(-1)
+            multipliers = solve(wanted, multipliers)
         new, shadow, _ = _moved(bundle, start, multipliers, clean, base, point.bits, look=False)
         weight = torch.where(here & ~known[:, None], 0.0, state["weight"])
         return {
