@@ -27,7 +27,9 @@ def promise_table() -> list[str]:
     """The first screen's table, from the committed one: shares, and the norm beside TkMIA's."""
     table = pd.read_csv(RECORD / "10_all.csv")
     shares = ["success", "no measure fell", "survives PNG", "PNG and no measure fell"]
-    lines = ["| of all images | hidden | and no measure lower | hidden in the PNG | both | norm |"]
+    lines = [
+        "| method | hidden | hidden, none lower | in the PNG | in the PNG, none lower | norm |"
+    ]
     lines.append("|---|---|---|---|---|---|")
     for _, row in table.iterrows():
         cells = [f"{float(row[name].split()[0]):.2f}" for name in shares]
