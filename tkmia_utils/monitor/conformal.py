@@ -48,7 +48,7 @@ def uniforms(seed: int, first: int, images: int, rows: int) -> Array:
     blocks = max(1, -(-rows // 4))  # a step of the counter gives four numbers
     source = np.random.Philox(key=seed, counter=first * blocks)
     drawn: Array = np.random.Generator(source).random(images * blocks * 4)
-    return drawn.reshape(images, -1)[:, :rows]
+    return drawn.reshape(images, blocks * 4)[:, :rows]
 
 
 def smoothed(less: Counts, equal: Counts, seen: Counts | int, u: Array) -> Array:

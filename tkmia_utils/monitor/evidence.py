@@ -47,7 +47,7 @@ Cells = npt.NDArray[np.int64]
 
 SHARES = {0.05: 0.2, 0.2: 0.5, 0.95: 0.3}
 DEPTHS = (0.01, 0.03, 0.1, 0.3)
-SET_ASIDE = 0.2
+SET_ASIDE = 0.3
 NODES = 15
 LARGEST = 1e300
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2, norm
 
-from tkmia_utils.monitor.conformal import Array, Mask, Places
+from tkmia_utils.monitor.conformal import Array, Counts, Mask, Places
 from tkmia_utils.monitor.evidence import Bets, choose_bets, split
 
 
@@ -113,15 +113,24 @@ def stream_p_values(calibration: Array, stream: Array, rng: np.random.Generator)
         float64 ``(S, T)``; without meaning where `stream` is NaN.
     """
     both = np.concatenate([calibration, stream], axis=1)
-    values = np.unique(both)  # one NaN at the end, if any
-    counts, level = ~np.isnan(both), np.searchsorted(values, both)
-    n = calibration.shape[1]
-    places = Places(level[:, :n], counts[:, :n], levels=len(values))
+    counts, level, n = ~np.isnan(both), _levels(both), calibration.shape[1]
+    places = Places(level[:, :n], counts[:, :n], levels=int(level.max(initial=0)) + 1)
     u = rng.random((stream.shape[1], len(stream)))
     found = np.empty(u.shape)
     for t, (now, seen) in enumerate(zip(level[:, n:].T, counts[:, n:].T, strict=True)):
         found[t] = places.p_values(now, seen, u[t])
     return found.T
+
+
+def _levels(values: Array) -> Counts:
+    """Number the different values of each row from 0, ascending; NaN come last."""
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    new = np.zeros(values.shape, dtype=np.int64)
+    new[:, 1:] = ordered[:, 1:] > ordered[:, :-1]
+    level = np.empty_like(new)
+    np.put_along_axis(level, order, new.cumsum(1), axis=1)
+    return level
 
 
 @dataclass(frozen=True)
