@@ -47,13 +47,15 @@ def test_watches_say_what_their_names_say():
     assert value["rate"].tolist() == [1, 1, 0, 0, 0, 0]
     assert float(value["gap"]) == pytest.approx(0.4)
     assert value["near miss"].tolist() == [0, 0, 1, 1 / 2, 1 / 3, 0]
+    low = WATCHES["near miss"].oriented(scores, labels, 2)
+    assert low.argmin() == 2  # the most suspicious is always the lowest
 
 
 @pytest.mark.parametrize("name", [name for name in WATCHES if WATCHES[name].levels])
 def test_a_watch_takes_no_value_but_its_levels(name):
     scores, labels = images(300, 2)
-    value = WATCHES[name].value(scores.round(), labels, K)
-    assert set(value[~value.isnan()].tolist()) <= set(WATCHES[name].levels(K))
+    value = WATCHES[name].oriented(scores.round(), labels, K)
+    assert set(value[~value.isnan()].tolist()) <= set(WATCHES[name].oriented_levels(K))
 
 
 @pytest.mark.parametrize("cut", [[1] * 40, [40], [3, 20, 1, 16]])
@@ -92,6 +94,7 @@ def test_an_attack_rings_says_which_class_and_since_when():
         assert found["class"] == "0" and 395 <= found["since"] <= 400 + late
         assert found["since"] < found["alarm"] < 440 and found["statistic"] > found["threshold"]
     assert m.evidence["alarm"].notna().sum() == 2
+    assert f"ALARM at image {m.evidence['alarm'].min()}: recall, 0" in repr(m)
     assert m.evidence["class"].iloc[0] == "0"  # the most suspicious first
 
 

@@ -142,6 +142,18 @@ class Monitor:
             self._history.append(now)
             self.position += 1
 
+    def __repr__(self) -> str:
+        """Summarise it in a line or two."""
+        text = (
+            f"Monitor: {len(self._detectors)} detectors ({', '.join(self.setting.watch)}), "
+            f"top {self.setting.k} of {len(self.setting.classes)} classes, run length "
+            f"{self.setting.arl:g}; {self.position} images"
+        )
+        if not self.alarm:
+            return f"{text}, no alarm"
+        first = int(np.where(self._rang < 0, self.position, self._rang).argmin())
+        return f"{text}\n  ALARM at image {self._rang[first]}: {self._names()[first]}"
+
     @property
     def alarm(self) -> bool:
         """Has any detector reached its threshold since the last :meth:`reset`?"""
@@ -332,9 +344,7 @@ def fit(
     apart, ranked = split(len(scores), seed)
     bets = []
     for i, (name, _) in enumerate(setting.detectors(watches)):
-        given = watches[name]
-        sign = -1.0 if given.suspicious == "high" else 1.0
-        levels = None if given.levels is None else [sign * v for v in given.levels(k)]
+        levels = watches[name].oriented_levels(k)
         known, rest = values[apart, i], values[ranked, i]
         count = int(np.count_nonzero(~np.isnan(rest)))
         bets.append(choose_bets(known[~np.isnan(known)], ranked=count, levels=levels))

@@ -74,10 +74,9 @@ class Setting:
             if watch.needs_labels and labels is None:
                 columns.append(np.full((len(scores), width), np.nan))
                 continue
-            found = watch.value(scores, labels, self.k).double()
+            found = watch.oriented(scores, labels, self.k)
             part = found[:, list(self.watched)] if watch.per_class else found[:, None]
-            sign = -1.0 if watch.suspicious == "high" else 1.0
-            columns.append(sign * part.detach().cpu().numpy())
+            columns.append(part.detach().cpu().numpy())
         return np.concatenate(columns, axis=1)
 
 

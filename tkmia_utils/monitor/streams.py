@@ -41,16 +41,30 @@ def alarm_times(
     numpy.ndarray
         float64 ``(S,)``: number of images until the alarm; inf where none came in T images.
     """
+    return _alarms(p, [bets], threshold, group=len(p), seen=seen, first=first)
+
+
+def _alarms(
+    p: Array, bets: list[Bets], threshold: float, *, group: int, seen: Mask | None, first: int
+) -> Array:
+    """Alarm times where each `group` of streams has bets of its own, of equal weights."""
+    width = max(b.heights.shape[1] for b in bets)
+    payoff = np.ones((len(bets), width, len(bets[0].weights)))
+    cells = np.empty(p.shape[::-1], dtype=np.int64)
+    for i, b in enumerate(bets):
+        payoff[i, : b.heights.shape[1]] = b.heights.T
+        mine = slice(i * group, (i + 1) * group)
+        cells[:, mine] = b.cells(p[mine]).T + i * width
+    payoff = payoff.reshape(-1, payoff.shape[2])
     times, alive = np.full(len(p), np.inf), np.arange(len(p))
-    cells, payoff = bets.cells(p).T.copy(), bets.heights.T.copy()
-    statistic = np.zeros((len(p), len(bets.weights)))
+    statistic = np.zeros((len(p), payoff.shape[1]))
     for t, row in enumerate(cells):
         statistic += 1
         e = payoff[row[alive]]
         if seen is not None:
             e[~seen[alive, t]] = 1
         statistic *= e
-        rung = statistic @ bets.weights >= threshold
+        rung = statistic @ bets[0].weights >= threshold
         if rung.any():
             if t < first:
                 statistic[rung] = 0
@@ -194,24 +208,23 @@ def simulate(
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
     apart, ranked = split(plan.calibration, seed)
-    found, group = [], 25
-    for start in range(0, plan.streams, group):
-        size = min(group, plan.streams - start)
-        for_bets = rng.choice(clean, len(apart))
-        for_bets = for_bets[~np.isnan(for_bets)]
-        bets = choose_bets(
-            for_bets, ranked=round(len(ranked) * np.isfinite(clean).mean()), levels=levels
-        )
-        before = rng.choice(clean, (size, len(ranked)))
-        stream = rng.choice(clean, (size, plan.length))
-        if plan.share > 0 and attacked is not None:
-            hit = rng.random(stream.shape) < plan.share
-            hit[:, : plan.clean] = False
-            stream[hit] = rng.choice(attacked, int(hit.sum()))
-        p = stream_p_values(before, stream, rng)
-        times = alarm_times(p, bets, threshold, seen=~np.isnan(stream), first=plan.clean)
-        found.append(times - plan.clean)
-    return np.concatenate(found)
+    count, group = round(len(ranked) * float(np.isfinite(clean).mean())), 25
+    bets = []
+    for _ in range(0, plan.streams, group):
+        known = rng.choice(clean, len(apart))
+        bets.append(choose_bets(known[~np.isnan(known)], ranked=count, levels=levels))
+    before = rng.choice(clean, (plan.streams, len(ranked)))
+    stream = rng.choice(clean, (plan.streams, plan.length))
+    if plan.share > 0 and attacked is not None:
+        hit = rng.random(stream.shape) < plan.share
+        hit[:, : plan.clean] = False
+        stream[hit] = rng.choice(attacked, int(hit.sum()))
+    seen = ~np.isnan(stream)
+    p = stream_p_values(before, stream, rng)
+    times = _alarms(
+        p, bets, threshold, group=group, seen=None if seen.all() else seen, first=plan.clean
+    )
+    return times - plan.clean
 
 
 def run_length(times: Array, length: int, *, confidence: float = 0.95) -> dict[str, float]:

@@ -107,6 +107,18 @@ class Watch:
     suspicious: Literal["low", "high"]
     levels: Callable[[int], tuple[float, ...]] | None = None
 
+    def oriented(self, scores: Scores, labels: Labels, k: int) -> Scores:
+        """Its values, with the other sign where high ones are suspicious: low always is."""
+        found = self.value(scores, labels, k).double()
+        return -found if self.suspicious == "high" else found
+
+    def oriented_levels(self, k: int) -> tuple[float, ...] | None:
+        """All values that :meth:`oriented` can take, ascending; None if they are many."""
+        if self.levels is None:
+            return None
+        sign = -1.0 if self.suspicious == "high" else 1.0
+        return tuple(sorted(sign * value for value in self.levels(k)))
+
 
 def _binary(k: int) -> tuple[float, ...]:
     return (0.0, 1.0)
