@@ -24,7 +24,7 @@ FLOORS = [
     ["topk", "hashing"],
     ["measures", "losses", "workspace"],
     ["condition"],
-    ["attacks", "data"],
+    ["attacks", "data", "monitor"],
     ["engine", "victims"],
     ["experiments"],
     ["report"],

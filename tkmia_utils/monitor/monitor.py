@@ -1,0 +1,351 @@
+"""The monitor: fitted on clean images, fed with a stream, rings when the stream has changed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tkmia_utils.monitor.conformal import Array, Reference, uniforms
+from tkmia_utils.monitor.evidence import LARGEST, Bets, choose_bets, split, thresholds
+from tkmia_utils.monitor.setting import Registry, Setting, checked_setting
+from tkmia_utils.monitor.state import read_state, write_state
+from tkmia_utils.monitor.watches import WATCHES
+from tkmia_utils.validation import check_mask, check_one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class Monitor:
+    """Detectors on everything that is watched; made by :func:`fit` or :meth:`load`.
+
+    The guarantee: on a stream that is exchangeable with the calibration images the mean number of
+    images until the first alarm is at least ``arl``, for any number of calibration images. Its
+    conditions are in :mod:`tkmia_utils.monitor.evidence`; the first that breaks in practice is
+    that clean images arrive twice (keep only the first of equal images).
+
+    Attributes
+    ----------
+    setting : Setting
+        What it was fitted with.
+    position : int
+        Images of the stream so far.
+    """
+
+    def __init__(
+        self, setting: Setting, values: Array, bets: Sequence[Bets], watches: Registry
+    ) -> None:
+        self.setting = setting
+        self.position = 0
+        self._watches = watches
+        self._detectors = setting.detectors(watches)
+        self._values = values  # of the calibration images that are ranked against, (n, D)
+        self._bets = list(bets)
+        widths = {name: [w for w, _ in self._detectors].count(name) for name in setting.watch}
+        shares = [1 / (len(widths) * widths[name]) for name, _ in self._detectors]
+        self._limits = thresholds(setting.arl, shares)
+        most = max(len(b.weights) for b in self._bets)
+        self._weights = np.zeros((len(self._bets), most))  # a bet of weight 0 fills up the table
+        for i, b in enumerate(self._bets):
+            self._weights[i, : len(b.weights)] = b.weights
+        self._recall_calibration()
+        self._history: list[Array] = []
+        self._begin()
+
+    def _recall_calibration(self) -> None:
+        self._references = [Reference(v[~np.isnan(v)]) for v in self._values.T]
+
+    def _begin(self) -> None:
+        shape = self._weights.shape
+        self._statistic, self._best = np.zeros(shape), np.zeros(shape)
+        self._since = np.full(shape, self.position)
+        self._rang = np.full(shape[0], -1)
+
+    def update(
+        self,
+        scores: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        *,
+        labelled: torch.Tensor | None = None,
+        k: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> bool:
+        """Take the next images of the stream; a batch does to the bit what its images do in turn.
+
+        Parameters
+        ----------
+        scores : torch.Tensor
+            Floating ``(C,)`` or ``(N, C)``, finite.
+        labels : torch.Tensor, optional
+            Bool, same shape. Without, the watches that need labels wait (e = 1, their references
+            stay as they are).
+        labelled : torch.Tensor, optional
+            Bool ``(N,)``: which images have labels; default all of them, if `labels` is given.
+            Which ones must not depend on what is seen in them, see :mod:`.evidence`.
+        k : int, optional
+            Given, it must be the k that was fitted.
+        classes : sequence of str, optional
+            Given, they must be those that were fitted, in order.
+
+        Returns
+        -------
+        bool
+            :attr:`alarm`.
+
+        Raises
+        ------
+        ValueError
+            NaN, infinite, or out of the range of the calibration; another number of classes,
+            other classes, another k; labels of another dtype or shape. The monitor is unchanged.
+        """
+        if k is not None and k != self.setting.k:
+            raise ValueError(f"k: the monitor was fitted with {self.setting.k}, got {k}")
+        if classes is not None and tuple(classes) != self.setting.classes:
+            raise ValueError("classes: expected those the monitor was fitted with, in their order")
+        if isinstance(scores, torch.Tensor) and scores.ndim == 1:
+            if isinstance(labels, torch.Tensor):
+                if labels.shape != scores.shape:
+                    check_mask(labels, scores, name="labels")
+                labels = labels[None]
+            scores = scores[None]
+        self.setting.check(scores, labels)
+        values = self.setting.values(scores, labels, self._watches)
+        if labelled is not None:
+            if labels is None:
+                raise ValueError("labelled: expected labels with it")
+            check_mask(labelled, scores[:, 0], name="labelled")
+            asking = [self._watches[name].needs_labels for name, _ in self._detectors]
+            values[np.ix_(~labelled.cpu().numpy(), np.array(asking))] = np.nan
+        self._take(values)
+        return self.alarm
+
+    def _take(self, values: Array) -> None:
+        n, detectors = values.shape
+        u = uniforms(self.setting.seed, self.position, n, detectors)
+        e = np.ones((n, *self._weights.shape))
+        for i, (reference, bets) in enumerate(zip(self._references, self._bets, strict=True)):
+            seen = ~np.isnan(values[:, i])
+            p = reference.p_values(values[seen, i], u[seen, i])
+            e[seen, i, : len(bets.weights)] = bets.e_values(p)
+        for paid in e:
+            self._statistic = np.minimum((1 + self._statistic) * paid, LARGEST)
+            self._since = np.where(self._best < 1, self.position, self._since)
+            self._best = np.minimum(np.maximum(self._best, 1) * paid, LARGEST)
+            now = (self._statistic * self._weights).sum(1)
+            self._rang = np.where(
+                (now >= self._limits) & (self._rang < 0), self.position, self._rang
+            )
+            self._history.append(now)
+            self.position += 1
+
+    def __repr__(self) -> str:
+        """Summarise it in a line or two."""
+        text = (
+            f"Monitor: {len(self._detectors)} detectors ({', '.join(self.setting.watch)}), "
+            f"top {self.setting.k} of {len(self.setting.classes)} classes, run length "
+            f"{self.setting.arl:g}; {self.position} images"
+        )
+        if not self.alarm:
+            return f"{text}, no alarm"
+        first = int(np.where(self._rang < 0, self.position, self._rang).argmin())
+        return f"{text}\n  ALARM at image {self._rang[first]}: {self._names()[first]}"
+
+    @property
+    def alarm(self) -> bool:
+        """Has any detector reached its threshold since the last :meth:`reset`?"""
+        return bool((self._rang >= 0).any())
+
+    @property
+    def evidence(self) -> "pd.DataFrame":
+        """What every detector has collected, the most suspicious first.
+
+        Columns ``watch``, ``class`` (missing for a watch of the whole list), ``statistic``,
+        ``threshold``, ``since`` (position of the first image after the most likely change, of the
+        bet that has won most), ``alarm`` (position of the image at which it rang, or NA) and
+        ``images`` (how many it is ranked against). Positions count from 0.
+        """
+        import pandas as pd
+
+        now = (self._statistic * self._weights).sum(1)
+        best = (self._best * self._weights).argmax(1)
+        table = pd.DataFrame({
+            "watch": [name for name, _ in self._detectors],
+            "class": [None if c is None else self.setting.classes[c] for _, c in self._detectors],
+            "statistic": now,
+            "threshold": self._limits,
+            "since": self._since[np.arange(len(best)), best],
+            "alarm": pd.array([int(t) if t >= 0 else pd.NA for t in self._rang], dtype="Int64"),
+            "images": [len(reference) for reference in self._references],
+        })  # fmt: skip
+        order = np.argsort(-now / self._limits, kind="stable")
+        return table.iloc[order].reset_index(drop=True)
+
+    def reset(self, *, forget: bool = False) -> None:
+        """Lower the alarm and begin to collect anew.
+
+        Parameters
+        ----------
+        forget : bool
+            Rank against the calibration alone again, as if the stream began now: after a real
+            attack, whose images would make the next one look usual. By default the past counts,
+            which after a false alarm keeps the p-values independent.
+        """
+        if forget:
+            self._recall_calibration()
+        self._begin()
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Figure":
+        """Draw the statistics over their thresholds against time, on a logarithmic axis."""
+        from tkmia_utils.monitor.figure import plot_statistics
+
+        history = np.array(self._history).reshape(-1, len(self._limits)) / self._limits
+        rang = [int(t) if t >= 0 else None for t in self._rang]
+        return plot_statistics(history, self._names(), rang, ax=ax)
+
+    def _names(self) -> list[str]:
+        classes = self.setting.classes
+        return [name if c is None else f"{name}, {classes[c]}" for name, c in self._detectors]
+
+    def null_check(self, *, streams: int = 1000, length: int = 2000) -> "pd.DataFrame":
+        """Measure how often this monitor rings where nothing has changed.
+
+        What this can and cannot show is said in :mod:`tkmia_utils.monitor.null_check`: it tests
+        the monitor, not whether the stream resembles the calibration.
+
+        Parameters
+        ----------
+        streams : int
+            How many streams are simulated.
+        length : int
+            Images a stream. For a run length by ``rate`` take several times the nominal one.
+
+        Returns
+        -------
+        pandas.DataFrame
+            See :func:`tkmia_utils.monitor.null_check.null_check`.
+
+        Raises
+        ------
+        ValueError
+            Fewer than two streams, or less than one image.
+        """
+        from tkmia_utils.monitor.null_check import null_check
+
+        if streams < 2 or length < 1:
+            raise ValueError(f"streams, length: expected 2 and 1 or more, got {streams}, {length}")
+        return null_check(
+            self._values, self._bets, self._limits, self._names(), arl=self.setting.arl,
+            streams=streams, length=length, seed=self.setting.seed,
+        )  # fmt: skip
+
+    def save(self, path: str | Path) -> Path:
+        """Write the monitor, with all it has seen, into one npz file, atomically."""
+        arrays: dict[str, Any] = {
+            "values": self._values, "statistic": self._statistic, "best": self._best,
+            "since": self._since, "rang": self._rang,
+            "history": np.array(self._history).reshape(-1, len(self._limits)),
+        }  # fmt: skip
+        for i, (bets, reference) in enumerate(zip(self._bets, self._references, strict=True)):
+            arrays |= {f"bets {i} {name}": array for name, array in vars(bets).items()}
+            arrays[f"reference {i}"] = reference.values
+        return write_state(path, arrays, {**vars(self.setting), "position": self.position})
+
+    @classmethod
+    def load(cls, path: str | Path, *, watches: Registry = WATCHES) -> "Monitor":
+        """Read what :meth:`save` wrote: a monitor that goes on to the same bits.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        watches : mapping of str to Watch
+            Where the names of its watches are looked up.
+
+        Raises
+        ------
+        ValueError
+            There is no such file, it is broken, or a watch of it is not known.
+        """
+        arrays, about = read_state(path)
+        for name in about["watch"]:
+            check_one_of(name, tuple(watches), name="watch")
+        names = ("watch", "classes", "watched")
+        known: dict[str, Any] = {name: about[name] for name in Setting.__dataclass_fields__}
+        setting = Setting(**known | {name: tuple(known[name]) for name in names})
+        fields = tuple(Bets.__dataclass_fields__)
+        bets = [
+            Bets(**{name: arrays[f"bets {i} {name}"] for name in fields})
+            for i in range(len(setting.detectors(watches)))
+        ]
+        monitor = cls(setting, arrays["values"], bets, watches)
+        monitor.position = about["position"]
+        for name in ("statistic", "best", "since", "rang"):
+            setattr(monitor, f"_{name}", arrays[name])
+        monitor._history = list(arrays["history"])
+        monitor._references = [Reference(arrays[f"reference {i}"]) for i in range(len(bets))]
+        return monitor
+
+
+def fit(
+    scores: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    *,
+    k: int,
+    watch: Sequence[str],
+    arl: float = 10_000,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    watched: Sequence[str] | None = None,
+    watches: Registry = WATCHES,
+) -> Monitor:
+    """Fit a monitor on clean images.
+
+    Parameters
+    ----------
+    scores : torch.Tensor
+        Floating ``(N, C)``, finite: logits or probabilities of clean images, no image twice.
+    labels : torch.Tensor, optional
+        Bool ``(N, C)``; needed if a watch needs them.
+    k : int
+        1 <= k < C.
+    watch : sequence of str
+        Names in `watches`. Each has the same share of false alarms, and so have its classes: the
+        fewer detectors, the sooner each can ring.
+    arl : float
+        At least this many images to the first false alarm, in the mean.
+    seed : int
+        Not negative.
+    classes : sequence of str, optional
+        Names of the C classes; default their numbers.
+    watched : sequence of str, optional
+        Classes that watches of single classes look at; default all.
+    watches : mapping of str to Watch
+        Default :data:`tkmia_utils.monitor.WATCHES`.
+
+    Returns
+    -------
+    Monitor
+
+    Raises
+    ------
+    ValueError
+        Bad scores or labels, labels missing, k or `arl` or `seed` out of range, a name not known
+        or given twice.
+    """
+    setting = checked_setting(
+        scores, labels, k=k, watch=watch, arl=arl, seed=seed, classes=classes, watched=watched,
+        watches=watches,
+    )  # fmt: skip
+    values = setting.values(scores, labels, watches)
+    apart, ranked = split(len(scores), seed)
+    bets = []
+    for i, (name, _) in enumerate(setting.detectors(watches)):
+        levels = watches[name].oriented_levels(k)
+        known, rest = values[apart, i], values[ranked, i]
+        count = int(np.count_nonzero(~np.isnan(rest)))
+        bets.append(choose_bets(known[~np.isnan(known)], ranked=count, levels=levels))
+    return Monitor(setting, values[ranked], bets, watches)
