@@ -182,7 +182,7 @@ def function(node: ast.FunctionDef, *, module: str, level: int) -> str:
     doc = parse(node)
     shown = signature(node, node.name)
     if "property" in map(ast.unparse, node.decorator_list):
-        shown = shown.replace("() ->", ":")
+        shown = shown.replace("() ->", ":").replace("'", '"')  # as ruff quotes types
     code = f"```python\n{shown}\n```"
     return "\n\n".join(
         filter(None, [f"{'#' * level} {node.name}", code, markdown(doc.text), listing(doc)])
