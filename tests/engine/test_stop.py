@@ -115,16 +115,13 @@ def test_files_are_not_looked_at_unless_asked_for():
     assert result.png_logits is None and "survives PNG" not in result.to_frame()
 
 
-@pytest.mark.parametrize("slots", [1, 5, 12])
-def test_logits_of_files_do_not_depend_on_how_many_images_there_are(slots):
+def test_logits_of_files_do_not_depend_on_how_many_images_there_are():
     whole = run("tkmia", files=True)
     model, images, labels, specified = world()
     some = run("tkmia", of=(model, images[:7], labels[:7], specified[:7]), files=True)
     torch.testing.assert_close(some.png_logits, whole.png_logits[:7], atol=0, rtol=0)
-    other = attack(
-        *world(), K, lr=0.3, max_iter=150, slots=slots, files=True, keep_images=False
-    )  # fmt: skip
-    torch.testing.assert_close(other.png_logits, whole.png_logits, atol=1e-4, rtol=1e-4)
+    bare = run("tkmia", files=True, keep_images=False)
+    torch.testing.assert_close(bare.png_logits, whole.png_logits, atol=0, rtol=0)
 
 
 def test_an_anytime_attack_keeps_the_success_of_least_norm():
