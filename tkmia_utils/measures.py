@@ -80,12 +80,8 @@ def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Ten
 
     Parameters
     ----------
-    scores : torch.Tensor
-        Floating, shape ``(N, C)``, no NaN.
-    labels : torch.Tensor
-        Bool, shape ``(N, C)``: Y_p.
-    k : int or torch.Tensor
-        k >= 1; one for all rows, or int64 of shape ``(N,)``.
+    scores, labels, k
+        As for :func:`hits_at_k`.
 
     Returns
     -------
@@ -95,7 +91,7 @@ def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Ten
     Raises
     ------
     ValueError
-        Wrong shapes or dtypes, NaN, or k < 1.
+        As for :func:`hits_at_k`.
     """
     hits, attainable = hits_at_k(scores, labels, k).sum(-1), _attainable(labels, k)
     return ((hits == attainable) & (attainable > 0)).double()
@@ -107,7 +103,7 @@ def topk_accuracy_eq7(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch
     Parameters
     ----------
     scores, labels, k
-        As for :func:`topk_accuracy`.
+        As for :func:`hits_at_k`.
 
     Returns
     -------
@@ -117,7 +113,7 @@ def topk_accuracy_eq7(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch
     Raises
     ------
     ValueError
-        As for :func:`topk_accuracy`.
+        As for :func:`hits_at_k`.
     """
     hits, relevant = hits_at_k(scores, labels, k).sum(-1), labels.sum(-1)
     return ((hits == relevant) & (relevant > 0)).double()
@@ -129,7 +125,7 @@ def precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Te
     Parameters
     ----------
     scores, labels, k
-        As for :func:`topk_accuracy`.
+        As for :func:`hits_at_k`.
 
     Returns
     -------
@@ -139,7 +135,7 @@ def precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Te
     Raises
     ------
     ValueError
-        As for :func:`topk_accuracy`.
+        As for :func:`hits_at_k`.
     """
     return hits_at_k(scores, labels, k).sum(-1) / _column(k, scores).squeeze(-1)
 
@@ -154,7 +150,7 @@ def average_precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> 
     Parameters
     ----------
     scores, labels, k
-        As for :func:`topk_accuracy`.
+        As for :func:`hits_at_k`.
 
     Returns
     -------
@@ -164,7 +160,7 @@ def average_precision_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> 
     Raises
     ------
     ValueError
-        As for :func:`topk_accuracy`.
+        As for :func:`hits_at_k`.
     """
     hits = hits_at_k(scores, labels, k)
     places = torch.arange(1, hits.shape[-1] + 1, dtype=torch.float64, device=hits.device)
@@ -177,7 +173,7 @@ def ndcg_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
     Parameters
     ----------
     scores, labels, k
-        As for :func:`topk_accuracy`.
+        As for :func:`hits_at_k`.
 
     Returns
     -------
@@ -187,7 +183,7 @@ def ndcg_at_k(scores: torch.Tensor, labels: torch.Tensor, k: K) -> torch.Tensor:
     Raises
     ------
     ValueError
-        As for :func:`topk_accuracy`.
+        As for :func:`hits_at_k`.
     """
     hits = hits_at_k(scores, labels, k)
     # a sum a row and not a matrix product, a logarithm at a time and not torch's: the last bit of
