@@ -5,10 +5,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from torch import nn
+from test_protocol import world  # noqa: F401  (a fixture)
 
-from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import protocol, tradeoff
 from tkmia_utils.experiments.optimality import contest
 
@@ -98,20 +96,3 @@ def test_a_budget_counts_backward_passes(world):
     assert len(tired) and (tired["iterations"] == 4).all()
     assert len(rows) == 2 * 2 * 2 * 4
     assert list(kept) == ["gmla", "tkmia"] and kept["tkmia"].iterations.max() == 8
-
-
-@pytest.fixture(scope="module")
-def world():
-    """A linear victim, and images labelled by its own five highest classes."""
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).eval()
-    for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator)
-    pixels = torch.randint(0, 256, (40, 3, 4, 4), generator=generator, dtype=torch.uint8)
-    logits = model(pixels / 255).detach()
-    labels = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, logits.topk(5).indices, True)
-    data = MultiLabelDataset(
-        name="toy", split="val", classes=tuple("abcdefgh"), labels=labels,
-        ids=tuple(f"i{n}" for n in range(40)), load=pixels.__getitem__, card="toy", size=4,
-    )  # fmt: skip
-    return model, data, logits
