@@ -68,7 +68,7 @@ def test_a_grey_level_in_every_value_is_a_root_mean_square_of_one():
     assert tradeoff.rms_levels(np.array([l2]), 8) == pytest.approx([1.0])
 
 
-def test_several_runs_attack_the_same_rows_each_with_its_settings(world):
+def test_several_runs_attack_the_same_rows_each_with_its_settings(world):  # noqa: F811
     model, data, logits = world
     queue = protocol.build_queue(
         protocol.list_cells([], [], [(1, 1), (2, 1)]), data, logits, {}, n=3
@@ -83,7 +83,7 @@ def test_several_runs_attack_the_same_rows_each_with_its_settings(world):
     assert rows["fall"].isna().equals(~rows["success"]) and (rows["fall"].dropna() >= 0).all()
 
 
-def test_a_budget_counts_backward_passes(world):
+def test_a_budget_counts_backward_passes(world):  # noqa: F811
     model, data, logits = world
     queue = protocol.build_queue(protocol.list_cells([], [], [(2, 2)]), data, logits, {}, n=4)
     runs = {"gmla": {"method": "gmla"}, "tkmia": {"method": "tkmia"}}
