@@ -1,5 +1,7 @@
 """Promises of the monitor: the same bits however it is fed, and no answer to bad questions."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -293,7 +295,8 @@ def test_scores_out_of_the_range_of_probabilities_are_refused():
     {"k": 0}, {"k": 8}, {"k": 2.0}, {"watch": []}, {"watch": "gap"}, {"watch": ["gap", "gap"]},
     {"watch": ["fun"]}, {"arl": 0}, {"arl": float("nan")}, {"arl": float("inf")}, {"seed": -1},
     {"seed": 0.5}, {"classes": ["a"]}, {"classes": ["a"] * 8}, {"watched": ["fun"]},
-    {"watched": []},
+    {"watched": []}, {"k": torch.tensor(3)}, {"arl": "a"}, {"arl": True}, {"watch": 3},
+    {"classes": 3}, {"classes": "abcdefgh"}, {"classes": [("a", i) for i in range(8)]},
 ])  # fmt: skip
 def test_a_bad_setting_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
@@ -311,3 +314,20 @@ def test_a_watch_that_needs_labels_is_not_fitted_without():
 def test_a_null_check_of_nothing_is_refused(sizes):
     with pytest.raises(ValueError, match="streams"):
         fitted(["gap"]).null_check(**sizes)
+
+
+def test_a_watch_of_ones_own_is_checked_when_it_is_made_and_when_it_answers():
+    with pytest.raises(ValueError, match="suspicious"):
+        replace(WATCHES["gap"], suspicious="hgih")
+    scores, labels = images(60)
+    wide = replace(WATCHES["rate"], per_class=False)
+    endless = replace(WATCHES["gap"], value=lambda s, y, k: s[:, 0] / 0)
+    for name, mine in (("wide", wide), ("endless", endless)):
+        with pytest.raises(ValueError, match=f"watch: '{name}' must give finite"):
+            monitor.fit(scores, labels, k=K, watch=[name], watches={name: mine})
+
+
+def test_a_file_read_with_other_watches_is_refused(tmp_path):
+    path = fitted(["gap"]).save(tmp_path / "m.npz")
+    with pytest.raises(ValueError, match="watches"):
+        monitor.Monitor.load(path, watches={**WATCHES, "gap": WATCHES["rate"]})

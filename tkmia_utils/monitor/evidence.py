@@ -121,7 +121,6 @@ def choose_bets(
     *,
     ranked: int,
     levels: Sequence[float] | None = None,
-    shares: Mapping[float, float] = SHARES,
 ) -> Bets:
     """Bets for a watch, by the values that were set apart.
 
@@ -137,15 +136,14 @@ def choose_bets(
         How many calibration values are ranked against.
     levels : sequence of float, optional
         All values the watch can take.
-    shares : mapping of float to float
-        Shares of attacked images to bet on, with their weights.
 
     Returns
     -------
     Bets
+        On the shares of attacked images in :data:`SHARES`.
     """
     if levels is None:
-        return steps([np.array([b]) for b in DEPTHS], shares)
+        return steps([np.array([b]) for b in DEPTHS], SHARES)
     n, quantiles = len(apart), (np.arange(NODES) + 0.5) / NODES
     known = 1 / (1 / max(n, 1) + 1 / max(ranked, 1))  # of both samples, as one
     depths = []
@@ -153,7 +151,7 @@ def choose_bets(
         share = (np.count_nonzero(apart <= level) + 0.5) / (n + 1)
         nodes = beta(share * (known + 1), (1 - share) * (known + 1)).ppf(quantiles)
         depths.append(np.clip(nodes, 1e-4, 1.0))
-    return steps(depths, shares)
+    return steps(depths, SHARES)
 
 
 def thresholds(arl: float, weights: Sequence[float]) -> Array:

@@ -47,7 +47,7 @@ def plot_statistics(
     for i, (colour, dash) in zip(order, LINES, strict=False):
         ax.plot(time, history[:, i], color=colour, linestyle=dash, label=names[i])
         rang = alarms[i]
-        if rang is not None and rang < len(history):
+        if rang is not None:
             ax.plot(rang + 1, history[rang, i], "v", color=colour, markersize=9, zorder=4)
     ax.axhline(1, color="black", linewidth=1.2)
     ax.set_yscale("log")

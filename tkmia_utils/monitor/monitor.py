@@ -1,5 +1,6 @@
 """The monitor: fitted on clean images, fed with a stream, rings when the stream has changed."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,29 +24,28 @@ if TYPE_CHECKING:
 class Monitor:
     """Detectors on everything that is watched; made by :func:`fit` or :meth:`load`.
 
-    The guarantee: on a stream that is exchangeable with the calibration images the mean number of
-    images until the first alarm is at least ``arl``, for any number of calibration images. Its
-    conditions are in :mod:`tkmia_utils.monitor.evidence`; the first that breaks in practice is
-    that clean images arrive twice (keep only the first of equal images).
+    The guarantee: on a stream that is exchangeable with the calibration images, the mean number of
+    images until the first alarm is at least ``arl``, for any number of calibration images; likewise
+    from a plain :meth:`reset` to the next alarm, but not after ``reset(forget=True)``. Its
+    conditions are in :mod:`tkmia_utils.monitor.evidence`. The one that breaks first in practice: a
+    clean image must not arrive twice (keep only the first of equal images).
 
     Attributes
     ----------
     setting : Setting
         What it was fitted with.
-    position : int
-        Images of the stream so far.
     """
 
     def __init__(
         self, setting: Setting, values: Array, bets: Sequence[Bets], watches: Registry
     ) -> None:
         self.setting = setting
-        self.position = 0
+        self._history: list[Array] = []
         self._watches = watches
         self._detectors = setting.detectors(watches)
         self._values = values  # of the calibration images that are ranked against, (n, D)
         self._bets = list(bets)
-        widths = {name: [w for w, _ in self._detectors].count(name) for name in setting.watch}
+        widths = Counter(name for name, _ in self._detectors)
         shares = [1 / (len(widths) * widths[name]) for name, _ in self._detectors]
         self._limits = thresholds(setting.arl, shares)
         most = max(len(b.weights) for b in self._bets)
@@ -53,8 +53,12 @@ class Monitor:
         for i, b in enumerate(self._bets):
             self._weights[i, : len(b.weights)] = b.weights
         self._recall_calibration()
-        self._history: list[Array] = []
         self._begin()
+
+    @property
+    def position(self) -> int:
+        """Images of the stream so far."""
+        return len(self._history)
 
     def _recall_calibration(self) -> None:
         self._references = [Reference(v[~np.isnan(v)]) for v in self._values.T]
@@ -102,9 +106,10 @@ class Monitor:
             NaN, infinite, or out of the range of the calibration; another number of classes,
             other classes, another k; labels of another dtype or shape. The monitor is unchanged.
         """
-        if k is not None and k != self.setting.k:
+        if k is not None and (not isinstance(k, int) or k != self.setting.k):
             raise ValueError(f"k: the monitor was fitted with {self.setting.k}, got {k}")
-        if classes is not None and tuple(classes) != self.setting.classes:
+        given = classes if isinstance(classes, Sequence) else ()
+        if classes is not None and tuple(given) != self.setting.classes:
             raise ValueError("classes: expected those the monitor was fitted with, in their order")
         if isinstance(scores, torch.Tensor) and scores.ndim == 1:
             if isinstance(labels, torch.Tensor):
@@ -133,14 +138,16 @@ class Monitor:
             e[seen, i, : len(bets.weights)] = bets.e_values(p)
         for paid in e:
             self._statistic = np.minimum((1 + self._statistic) * paid, LARGEST)
-            self._since = np.where(self._best < 1, self.position, self._since)
+            at = self.position
+            self._since = np.where(self._best < 1, at, self._since)
             self._best = np.minimum(np.maximum(self._best, 1) * paid, LARGEST)
-            now = (self._statistic * self._weights).sum(1)
-            self._rang = np.where(
-                (now >= self._limits) & (self._rang < 0), self.position, self._rang
-            )
+            now = self._collected()
+            self._rang = np.where((now >= self._limits) & (self._rang < 0), at, self._rang)
             self._history.append(now)
-            self.position += 1
+
+    def _collected(self) -> Array:
+        """The statistic of every detector: its bets' mean, float64 ``(D,)``."""
+        return (self._statistic * self._weights).sum(1)
 
     def __repr__(self) -> str:
         """Summarise it in a line or two."""
@@ -164,13 +171,13 @@ class Monitor:
         """What every detector has collected, the most suspicious first.
 
         Columns ``watch``, ``class`` (missing for a watch of the whole list), ``statistic``,
-        ``threshold``, ``since`` (position of the first image after the most likely change, of the
-        bet that has won most), ``alarm`` (position of the image at which it rang, or NA) and
+        ``threshold``, ``since`` (where the change most likely was: the first image after it, by
+        the bet that has won most), ``alarm`` (position of the image at which it rang, or NA) and
         ``images`` (how many it is ranked against). Positions count from 0.
         """
         import pandas as pd
 
-        now = (self._statistic * self._weights).sum(1)
+        now = self._collected()
         best = (self._best * self._weights).argmax(1)
         table = pd.DataFrame({
             "watch": [name for name, _ in self._detectors],
@@ -190,9 +197,12 @@ class Monitor:
         Parameters
         ----------
         forget : bool
-            Rank against the calibration alone again, as if the stream began now: after a real
-            attack, whose images would make the next one look usual. By default the past counts,
-            which after a false alarm keeps the p-values independent.
+            Rank against the calibration images alone again. Use it after a real attack, whose
+            images would make the next one look usual. The guarantee does not cover what follows:
+            these calibration images had a part in the alarm, so that after an unlucky one the next
+            false alarm comes sooner too. To have the guarantee again, fit on new clean images. By
+            default the past of the stream counts on, which after a false alarm keeps the p-values
+            independent and the guarantee valid.
         """
         if forget:
             self._recall_calibration()
@@ -235,8 +245,11 @@ class Monitor:
         """
         from tkmia_utils.monitor.null_check import null_check
 
-        if streams < 2 or length < 1:
-            raise ValueError(f"streams, length: expected 2 and 1 or more, got {streams}, {length}")
+        whole = all(isinstance(v, int) and not isinstance(v, bool) for v in (streams, length))
+        if not whole or streams < 2 or length < 1:
+            raise ValueError(
+                f"streams, length: expected ints, 2 and 1 or more, got {streams!r}, {length!r}"
+            )
         return null_check(
             self._values, self._bets, self._limits, self._names(), arl=self.setting.arl,
             streams=streams, length=length, seed=self.setting.seed,
@@ -252,7 +265,7 @@ class Monitor:
         for i, (bets, reference) in enumerate(zip(self._bets, self._references, strict=True)):
             arrays |= {f"bets {i} {name}": array for name, array in vars(bets).items()}
             arrays[f"reference {i}"] = reference.values
-        return write_state(path, arrays, {**vars(self.setting), "position": self.position})
+        return write_state(path, arrays, vars(self.setting))
 
     @classmethod
     def load(cls, path: str | Path, *, watches: Registry = WATCHES) -> "Monitor":
@@ -277,12 +290,13 @@ class Monitor:
         known: dict[str, Any] = {name: about[name] for name in Setting.__dataclass_fields__}
         setting = Setting(**known | {name: tuple(known[name]) for name in names})
         fields = tuple(Bets.__dataclass_fields__)
+        if arrays["values"].shape[1] != len(setting.detectors(watches)):
+            raise ValueError("watches: not those that the monitor was fitted with")
         bets = [
             Bets(**{name: arrays[f"bets {i} {name}"] for name in fields})
             for i in range(len(setting.detectors(watches)))
         ]
         monitor = cls(setting, arrays["values"], bets, watches)
-        monitor.position = about["position"]
         for name in ("statistic", "best", "since", "rang"):
             setattr(monitor, f"_{name}", arrays[name])
         monitor._history = list(arrays["history"])
@@ -313,8 +327,8 @@ def fit(
     k : int
         1 <= k < C.
     watch : sequence of str
-        Names in `watches`. Each has the same share of false alarms, and so have its classes: the
-        fewer detectors, the sooner each can ring.
+        Names in `watches`. False alarms are shared out evenly among the watches, and those of a
+        watch among its classes. So the fewer there are, the sooner each can ring.
     arl : float
         At least this many images to the first false alarm, in the mean.
     seed : int

@@ -57,9 +57,9 @@ def null_check(
     Returns
     -------
     pandas.DataFrame
-        A row for every detector (``uniform``) and two for all together: ``simulation, detector,
-        nominal, length``, ``bound`` (on the share of streams with an alarm, by theorem) and the
-        columns of :func:`tkmia_utils.monitor.streams.run_length`.
+        A row for every detector (``uniform``) and, with two ranked images or more, two for all
+        together: ``simulation, detector, nominal, length``, ``bound`` (on the share of streams with
+        an alarm, by theorem) and the columns of :func:`tkmia_utils.monitor.streams.run_length`.
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
     rows: list[dict[str, object]] = []

@@ -75,6 +75,9 @@ class Setting:
                 columns.append(np.full((len(scores), width), np.nan))
                 continue
             found = watch.oriented(scores, labels, self.k)
+            wanted = tuple(scores.shape if watch.per_class else scores.shape[:1])
+            if found.shape != wanted or bool(found.isinf().any()):
+                raise ValueError(f"watch: {name!r} must give finite values or NaN, shape {wanted}")
             part = found[:, list(self.watched)] if watch.per_class else found[:, None]
             columns.append(part.detach().cpu().numpy())
         return np.concatenate(columns, axis=1)
@@ -102,7 +105,15 @@ def checked_setting(
     check_scores(scores, finite=True)
     if scores.ndim != 2:
         raise ValueError(f"scores: expected shape (N, C), got {tuple(scores.shape)}")
+    if not isinstance(k, int):  # one k for every image, which is kept in the file
+        raise ValueError(f"k: expected an int, got {k!r}")
     check_k(k, low=1, high=scores.shape[1] - 1)
+    for what, found in {"watch": watch, "classes": classes, "watched": watched}.items():
+        if found is None and what != "watch":
+            continue
+        texts = isinstance(found, Sequence) and all(isinstance(name, str) for name in found)
+        if isinstance(found, str) or not texts:
+            raise ValueError(f"{what}: expected a sequence of str, got {found!r}")
     names = tuple(map(str, range(scores.shape[1]))) if classes is None else tuple(classes)
     if len(names) != scores.shape[1] or len(set(names)) != len(names):
         raise ValueError(f"classes: expected {scores.shape[1]} different names, got {names}")
@@ -110,12 +121,13 @@ def checked_setting(
     for found, known, what in ((watch, tuple(watches), "watch"), (chosen, names, "watched")):
         for name in found:
             check_one_of(name, known, name=what)
-        if not found or isinstance(found, str) or len(set(found)) != len(found):
+        if not found or len(set(found)) != len(found):
             raise ValueError(f"{what}: expected one name or more, each once, got {found!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed: expected an int from 0 to 2**64 - 1, got {seed!r}")
-    if not 1 <= arl < LARGEST / 1e6:
-        raise ValueError(f"arl: expected 1 or more, got {arl}")
+    number = isinstance(arl, int | float) and not isinstance(arl, bool)
+    if not number or not 1 <= arl < LARGEST / 1e6:
+        raise ValueError(f"arl: expected a number, 1 or more, got {arl!r}")
     if labels is None and any(watches[name].needs_labels for name in watch):
         raise ValueError("labels: expected them, since a watch needs them")
     inside = bool(((scores >= 0) & (scores <= 1)).all())

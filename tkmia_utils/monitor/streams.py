@@ -17,9 +17,7 @@ from tkmia_utils.monitor.conformal import Array, Counts, Mask, Places
 from tkmia_utils.monitor.evidence import Bets, choose_bets, split
 
 
-def alarm_times(
-    p: Array, bets: Bets, threshold: float, *, seen: Mask | None = None, first: int = 0
-) -> Array:
+def alarm_times(p: Array, bets: Bets, threshold: float, *, seen: Mask | None = None) -> Array:
     """When the e-detector reaches its threshold, stream by stream.
 
     Parameters
@@ -32,22 +30,23 @@ def alarm_times(
         See :func:`tkmia_utils.monitor.evidence.thresholds`.
     seen : numpy.ndarray, optional
         Bool ``(S, T)``: False where the watch does not see the image, e = 1.
-    first : int
-        An alarm among the first images does not count, and the stream begins anew after it
-        (R = 0): for delays after a change at `first`.
 
     Returns
     -------
     numpy.ndarray
         float64 ``(S,)``: number of images until the alarm; inf where none came in T images.
     """
-    return _alarms(p, [bets], threshold, group=len(p), seen=seen, first=first)
+    return _alarms(p, [bets], threshold, group=len(p), seen=seen, first=0)
 
 
 def _alarms(
     p: Array, bets: list[Bets], threshold: float, *, group: int, seen: Mask | None, first: int
 ) -> Array:
-    """Alarm times where each `group` of streams has bets of its own, of equal weights."""
+    """Alarm times where each `group` of streams has bets of its own, of equal weights.
+
+    An alarm among the first images does not count, and the stream begins anew after it (R = 0):
+    for delays after a change at `first`.
+    """
     width = max(b.heights.shape[1] for b in bets)
     payoff = np.ones((len(bets), width, len(bets[0].weights)))
     cells = np.empty(p.shape[::-1], dtype=np.int64)
@@ -203,8 +202,8 @@ def simulate(
     -------
     numpy.ndarray
         float64 ``(S,)``: images until the alarm, counted from the change (``plan.clean``); inf
-        where none came. Streams are drawn and ranked in groups of 25 that share their bets, for
-        speed: 40 calibrations for the bets in 1,000 streams.
+        where none came. Every 25 streams share their bets, for speed: 1,000 streams have 40
+        choices of bets. Their calibrations are their own.
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
     apart, ranked = split(plan.calibration, seed)

@@ -14,6 +14,7 @@ import torch
 
 from tkmia_utils import measures
 from tkmia_utils.topk import in_top_k, kth_largest, ranks
+from tkmia_utils.validation import check_one_of
 
 Scores = torch.Tensor
 Labels = torch.Tensor | None
@@ -106,6 +107,10 @@ class Watch:
     per_class: bool
     suspicious: Literal["low", "high"]
     levels: Callable[[int], tuple[float, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a side that is none."""
+        check_one_of(self.suspicious, ("low", "high"), name="suspicious")
 
     def oriented(self, scores: Scores, labels: Labels, k: int) -> Scores:
         """Its values, with the other sign where high ones are suspicious: low always is."""
