@@ -21,7 +21,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # room imports stands on a lower floor. README.md draws the same.
 FLOORS = [
     ["validation", "files", "exact", "interruption"],
-    ["topk", "hashing"],
+    ["topk", "hashing", "tensor_file"],
     ["measures", "losses", "workspace"],
     ["condition"],
     ["attacks", "data", "monitor"],

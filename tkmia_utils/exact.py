@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 
+LEVELS = 255.0  # the highest grey level of an 8-bit file
 LN2_HIGH = 0.693147180369123816490  # 32 bits of ln 2, so that its whole multiples are exact
 LN2_LOW = 1.90821492927058770002e-10  # the rest
 SMALLEST = -708.0  # of its exponential is still a normal number
@@ -79,3 +80,21 @@ def row_by_row(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
         ``(B, ...)``.
     """
     return torch.stack([function(row.clone()) for row in x])
+
+
+def on_grid(images: torch.Tensor) -> torch.Tensor:
+    """Images as an 8-bit file gives them back.
+
+    Parameters
+    ----------
+    images : torch.Tensor
+        Floating, of any shape, in [0, 1].
+
+    Returns
+    -------
+    torch.Tensor
+        Whole grey levels n/255, of the shape and dtype of `images`.
+    """
+    levels = (images * LEVELS).round_()
+    # by a tensor, not a number: some devices divide by a number through its reciprocal
+    return levels.div_(torch.full((), LEVELS, dtype=levels.dtype, device=levels.device))

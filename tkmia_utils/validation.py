@@ -1,8 +1,20 @@
 """Argument validation: each failure is a ``ValueError`` that names the argument."""
 
+from typing import TypeGuard
+
 import torch
 
 K = int | torch.Tensor
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Is it an int, and no bool?"""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Is it an int or a float, and no bool?"""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_scores(scores: torch.Tensor, *, name: str = "scores", finite: bool = False) -> None:

@@ -13,8 +13,8 @@ from test_engine import net, task
 
 from tkmia_utils import AttackResult, AttackWarning
 from tkmia_utils.engine.result_file import FORMAT
-from tkmia_utils.engine.tensor_file import read_tensors, write_tensors
 from tkmia_utils.measures import MEASURES, delta_l
+from tkmia_utils.tensor_file import read_tensors, write_tensors
 
 
 def images_and_result(**call):
@@ -190,7 +190,7 @@ def test_a_save_that_is_interrupted_leaves_the_file_as_it_was(tmp_path, monkeypa
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tkmia_utils.engine.tensor_file.save_file", half)
+    monkeypatch.setattr("tkmia_utils.tensor_file.save_file", half)
     with pytest.raises(KeyboardInterrupt):
         result.save(path)
     equal(AttackResult.load(path), result)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.exact import on_grid
 from tkmia_utils.experiments import transfer
 from tkmia_utils.experiments.protocol import Cell, Queue
 
@@ -47,9 +48,9 @@ def test_a_change_gives_back_images_in_the_box_and_near_the_smooth_original(name
 
 
 def test_a_png_is_on_the_lattice_and_idempotent():
-    once = transfer.png(PICTURES)
+    once = on_grid(PICTURES)
     assert torch.equal((once * 255).round() / 255, once)
-    assert torch.equal(transfer.png(once), once)
+    assert torch.equal(on_grid(once), once)
 
 
 def test_a_jpeg_of_lower_quality_is_further_away():
@@ -59,7 +60,7 @@ def test_a_jpeg_of_lower_quality_is_further_away():
 
 def test_a_shift_moves_by_one_pixel():
     moved = transfer.shifted(PICTURES)
-    assert torch.equal(moved[..., 1:], transfer.png(PICTURES)[..., :-1])
+    assert torch.equal(moved[..., 1:], on_grid(PICTURES)[..., :-1])
 
 
 def test_kept_means_hidden_and_no_measure_fell(one):

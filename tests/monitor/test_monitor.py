@@ -10,7 +10,8 @@ from sources import hidden, images
 
 from tkmia_utils import measures, monitor
 from tkmia_utils.monitor import WATCHES, Monitor, Watch
-from tkmia_utils.monitor.state import read_state, write_state
+from tkmia_utils.monitor.monitor import FORMAT
+from tkmia_utils.tensor_file import write_tensors
 
 K = 3
 
@@ -131,33 +132,34 @@ def test_saved_and_loaded_it_goes_on_to_the_same_bits(tmp_path, at):
     assert bits(other) == bits(m)
 
 
-@pytest.mark.parametrize("harm", ["cut", "changed", "another kind", "text", "empty", "absent"])
+@pytest.mark.parametrize(
+    "harm", ["cut", "changed", "another kind", "no header", "text", "empty", "absent"]
+)
 def test_a_broken_file_is_refused(tmp_path, harm):
-    path = fitted(["gap"]).save(tmp_path / "m.npz")
+    path = fitted(["gap"]).save(tmp_path / "m.safetensors")
     whole = path.read_bytes()
     if harm == "cut":
         path.write_bytes(whole[: len(whole) // 2])
     elif harm == "changed":
-        arrays, about = read_state(path)
-        write_state(tmp_path / "other.npz", arrays | {"statistic": arrays["statistic"] + 1}, about)
-        with np.load(tmp_path / "other.npz") as other, np.load(path) as file:
-            np.savez(path, **{**dict(other), "header": file["header"]})
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     elif harm == "another kind":
-        np.savez(path, header=np.array(["{}", ""]))
+        write_tensors(path, {"statistic": torch.zeros(1)}, kind="a weather report", metadata={})
+    elif harm == "no header":
+        write_tensors(path, {"values": torch.zeros(1)}, kind=FORMAT, metadata={})
     elif harm == "text":
         path.write_text("a monitor")
     elif harm == "empty":
         path.write_bytes(b"")
     else:
         path.unlink()
-    with pytest.raises(ValueError, match=r"m\.npz"):
+    with pytest.raises(ValueError, match=r"m\.safetensors"):
         Monitor.load(path)
 
 
 def test_a_file_with_a_watch_that_is_not_known_is_refused(tmp_path):
     mine = {**WATCHES, "top score": Watch(lambda s, y, k: s.amax(1).double(), False, False, "low")}
     m = fitted(["top score"], watches=mine)
-    path = m.save(tmp_path / "m.npz")
+    path = m.save(tmp_path / "m.safetensors")
     assert bits(Monitor.load(path, watches=mine)) == bits(m)
     with pytest.raises(ValueError, match="watch"):
         Monitor.load(path)
@@ -328,6 +330,6 @@ def test_a_watch_of_ones_own_is_checked_when_it_is_made_and_when_it_answers():
 
 
 def test_a_file_read_with_other_watches_is_refused(tmp_path):
-    path = fitted(["gap"]).save(tmp_path / "m.npz")
+    path = fitted(["gap"]).save(tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match="watches"):
         monitor.Monitor.load(path, watches={**WATCHES, "gap": WATCHES["rate"]})

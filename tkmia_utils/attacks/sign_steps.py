@@ -4,6 +4,7 @@ import torch
 
 from tkmia_utils.attacks.base import Iterate, PixelDescent, State, column
 from tkmia_utils.exact import sigmoid
+from tkmia_utils.validation import is_number
 
 GREY_LEVEL = 1 / 255  # of an 8-bit image, in [0, 1] pixels
 
@@ -111,7 +112,6 @@ class PGD(_SignDescent):
 
 def _length(value: float, *, name: str) -> float:
     """Refuse what is no way across the pixels."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= 1:
+    if not is_number(value) or not 0 < value <= 1:
         raise ValueError(f"{name}: expected a number with 0 < {name} <= 1, got {value!r}")
     return float(value)

@@ -2,12 +2,15 @@
 
 import torch
 
-from tkmia_utils.attacks.base import PIXEL_SCALE, AttackSpec, Iterate, State
+from tkmia_utils.attacks.base import Iterate, PixelDescent, State
 from tkmia_utils.attacks.quadratic import least_norm_multipliers
 from tkmia_utils.condition.gaps import asked, order, worst_pair
+from tkmia_utils.exact import on_grid
+from tkmia_utils.validation import is_number
 
 ALIGNED = 16  # float32 numbers in 64 bytes, to which the rows of the bundle are padded
-LEVELS = 255
+MEMORY = 6  # gradients kept for each image
+KEPT = 0.98  # largest share of a perturbation that an iteration keeps before it corrects the gaps
 SWEEPS = 6  # of the dual coordinate ascent; it starts where the last iteration ended
 FIRST_LEAD, LEAST_LEAD = 0.02, 0.002  # shares of the worst gap of the clean image
 LARGEST_LEAD = 0.5  # likewise
@@ -21,7 +24,7 @@ HOLD = 3  # iterations for which a detour keeps its labels out of the list
 AVOIDED = 4  # labels that are remembered for it
 
 
-class MinimalTkMIA:
+class MinimalTkMIA(PixelDescent):
     r"""The measure-imperceptible attack of least norm.
 
     It looks for the shortest e that meets the condition of ``stop``. That condition is a system of
@@ -42,16 +45,9 @@ class MinimalTkMIA:
 
     Parameters
     ----------
-    memory : int
-        Gradients kept for each image, at least 1.
-    shrink : float
-        Largest share of the perturbation that an iteration keeps before it corrects the gaps,
-        in [0, 1).
     confidence : float
         Gap in logits that the attack aims at for every difference, >= 0: the knob for transfer. A
         success is whatever meets the condition, and of all of them the nearest is given back.
-    detours : bool
-        Whether to start anew with other labels.
 
     Raises
     ------
@@ -59,36 +55,19 @@ class MinimalTkMIA:
         An option out of range.
     """
 
-    watched: tuple[str, ...] = ("adversarial",)
-    uses_lr: bool = False
-    anytime: bool = True
+    watched = ("adversarial",)
+    uses_lr = False
+    anytime = True
 
-    def __init__(
-        self,
-        *,
-        memory: int = 6,
-        shrink: float = 0.98,
-        confidence: float = 0.0,
-        detours: bool = True,
-    ) -> None:
-        if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
-            raise ValueError(f"memory: expected an int >= 1, got {memory!r}")
-        if not _number(shrink) or not 0 <= shrink < 1:
-            raise ValueError(f"shrink: expected a number in [0, 1), got {shrink!r}")
-        if not _number(confidence) or not 0 <= confidence < float("inf"):
+    def __init__(self, *, confidence: float = 0.0) -> None:
+        super().__init__()
+        if not is_number(confidence) or not 0 <= confidence < float("inf"):
             raise ValueError(f"confidence: expected a finite number >= 0, got {confidence!r}")
-        if not isinstance(detours, bool):
-            raise ValueError(f"detours: expected True or False, got {detours!r}")
-        self.memory, self.shrink, self.confidence = memory, float(shrink), float(confidence)
-        self.detours = detours
-
-    def backward_passes(self, rows: AttackSpec) -> int:
-        """One, for the worst pair."""
-        return 1
+        self.confidence = float(confidence)
 
     def begin(self, images: torch.Tensor) -> State:
         """Start from e = 0 with an empty bundle."""
-        n, m = len(images), self.memory
+        n, m = len(images), MEMORY
         wide = -(-images[0].numel() // ALIGNED) * ALIGNED
         pairs = images.new_zeros(n, m, dtype=torch.float64)
         whole = torch.zeros(n, dtype=torch.int64, device=images.device)
@@ -112,15 +91,6 @@ class MinimalTkMIA:
             "best_shadow": images.new_zeros(n, wide),
         }
 
-    def image(self, images: torch.Tensor, state: State) -> torch.Tensor:
-        """``x + e``, in [0, 1]; with ``bits=8`` on the lattice."""
-        return state["adversarial"]
-
-    def norm(self, images: torch.Tensor, adversarial: torch.Tensor, state: State) -> torch.Tensor:
-        """Distance of the adversarial image from the clean one."""
-        distance: torch.Tensor = (adversarial - images).flatten(1).norm(dim=1)
-        return distance / PIXEL_SCALE
-
     def step(self, point: Iterate, state: State) -> State:
         """One gradient into the bundle, one small programme, one correction."""
         clean, adversarial = point.images.flatten(1), state["adversarial"].flatten(1)
@@ -130,9 +100,9 @@ class MinimalTkMIA:
         better = point.met & (size < state["best"])
         best = torch.where(better, size.double(), state["best"])
         best_shadow = _chosen(better, shadow, state["best_shadow"])
-        anew, back = self._turns(step, best)
+        anew, back = _turns(step, best)
         since = torch.where(anew, 0, torch.where(back, 10**6, since))
-        avoided = torch.where(anew[:, None], self._avoid(state), state["avoided"])
+        avoided = torch.where(anew[:, None], _avoid(state), state["avoided"])
         # a detour starts at the clean image, whose logits are known
         base = _chosen(anew, clean, adversarial)
         logits = torch.where(anew[:, None], point.clean_logits, point.logits)
@@ -146,7 +116,7 @@ class MinimalTkMIA:
         pull = torch.zeros_like(logits).scatter_(1, up[:, None], 1.0)
         pull.scatter_add_(1, down[:, None], torch.full_like(logits[:, :1], -1.0))
         gradient = point.vjp(pull).flatten(1)
-        bundle, here, known = self._enter(gradient, up, down, state)
+        bundle, here, known = _enter(gradient, up, down, state)
         ups = torch.where(here, up[:, None], state["up"])
         downs = torch.where(here, down[:, None], state["down"])
         scale = torch.where(step > 0, state["scale"], worst.abs().clamp_min(1e-6))
@@ -159,7 +129,7 @@ class MinimalTkMIA:
         lead = torch.minimum(torch.maximum(lead, LEAST_LEAD * scale), most)
 
         # early on the gradients are far from those at the border: forget them faster
-        keep = torch.clamp(1 - 2 / (since.double() + 1), 0, self.shrink)
+        keep = torch.clamp(1 - 2 / (since.double() + 1), 0, KEPT)
         keep = torch.where(back, 1.0, keep)
         start = shadow * keep.to(shadow.dtype)[:, None]
         u, d = ups.clamp_min(0), downs.clamp_min(0)
@@ -205,43 +175,40 @@ class MinimalTkMIA:
             "best_shadow": best_shadow,
         }
 
-    def _turns(self, step: torch.Tensor, best: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which rows start anew and which go back to their best, bool ``(B,)`` each."""
-        anew, back = torch.zeros_like(step, dtype=torch.bool), best.isfinite()
-        if not self.detours:
-            return anew, anew
-        for when in DETOURS:
-            anew = anew | (step == when)
-        there = torch.zeros_like(anew)
-        for when in RETURNS:
-            there = there | (step == when)
-        # without a success there is nothing to compare a detour with, so stay
-        return anew & back, there & back
 
-    def _avoid(self, state: State) -> torch.Tensor:
-        """Remember the label that had to rise most, in place of the one avoided longest."""
-        length = state["gram"].diagonal(dim1=1, dim2=2).sqrt()
-        most = (state["weight"] * length).argmax(1, keepdim=True)
-        return torch.cat([state["up"].gather(1, most), state["avoided"][:, :-1]], 1)
-
-    def _enter(
-        self, gradient: torch.Tensor, up: torch.Tensor, down: torch.Tensor, state: State
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Put a gradient in place of the pair's old one, of nothing, or of the least active."""
-        m = self.memory
-        same = (state["up"] == up[:, None]) & (state["down"] == down[:, None])
-        place = torch.arange(m, device=up.device)
-        idle = (state["multipliers"] <= 0).long() << 40
-        rank = (same.long() << 42) + ((state["up"] < 0).long() << 41) + idle
-        here = place == (rank + state["age"] * m + place).argmax(1, keepdim=True)
-        bundle, at = state["gradients"], here.to(torch.int64).argmax(1)
-        rows = torch.arange(len(bundle), device=bundle.device)
-        bundle[rows, at, : gradient.shape[1]] = gradient.to(bundle.dtype)
-        return bundle, here, same.any(1)
+def _turns(step: torch.Tensor, best: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which rows start anew and which go back to their best, bool ``(B,)`` each."""
+    anew, back = torch.zeros_like(step, dtype=torch.bool), best.isfinite()
+    for when in DETOURS:
+        anew = anew | (step == when)
+    there = torch.zeros_like(anew)
+    for when in RETURNS:
+        there = there | (step == when)
+    # without a success there is nothing to compare a detour with, so stay
+    return anew & back, there & back
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _avoid(state: State) -> torch.Tensor:
+    """Remember the label that had to rise most, in place of the one avoided longest."""
+    length = state["gram"].diagonal(dim1=1, dim2=2).sqrt()
+    most = (state["weight"] * length).argmax(1, keepdim=True)
+    return torch.cat([state["up"].gather(1, most), state["avoided"][:, :-1]], 1)
+
+
+def _enter(
+    gradient: torch.Tensor, up: torch.Tensor, down: torch.Tensor, state: State
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Put a gradient in place of the pair's old one, of nothing, or of the least active."""
+    m = MEMORY
+    same = (state["up"] == up[:, None]) & (state["down"] == down[:, None])
+    place = torch.arange(m, device=up.device)
+    idle = (state["multipliers"] <= 0).long() << 40
+    rank = (same.long() << 42) + ((state["up"] < 0).long() << 41) + idle
+    here = place == (rank + state["age"] * m + place).argmax(1, keepdim=True)
+    bundle, at = state["gradients"], here.to(torch.int64).argmax(1)
+    rows = torch.arange(len(bundle), device=bundle.device)
+    bundle[rows, at, : gradient.shape[1]] = gradient.to(bundle.dtype)
+    return bundle, here, same.any(1)
 
 
 def _difference(logits: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
@@ -315,4 +282,4 @@ def _place(
     torch.add(step.add_(start), clean, out=new).clamp_(0, 1)
     torch.sub(new, clean, out=shadow)
     if bits:
-        new.mul_(LEVELS).round_().div_(LEVELS)
+        new.copy_(on_grid(new))

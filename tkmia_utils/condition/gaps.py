@@ -17,7 +17,7 @@ import torch
 from tkmia_utils.condition.patterns import least_patterns
 from tkmia_utils.condition.stop import Stop, as_stop
 from tkmia_utils.measures import hits_at_k
-from tkmia_utils.validation import K, check_k, check_mask, check_scores
+from tkmia_utils.validation import K, check_k, check_mask, check_scores, is_int
 
 NOTHING, NO_PATTERN = 0, -1  # entries of `Condition.above` that are no rank
 
@@ -78,9 +78,9 @@ def condition(
     Returns
     -------
     Condition
-        Exact up to k = 12, beyond that sufficient (see :func:`least_patterns`). A row that nothing
-        can meet is told by :attr:`Condition.feasible`: no pattern has as few hits as there are
-        relevant labels outside T.
+        Exact up to k = 12, beyond that sufficient (see :func:`least_patterns`). Rows that no scores
+        can meet have :attr:`Condition.feasible` False: every pattern needs more hits than there are
+        relevant labels outside T, or fewer than k labels are outside T.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def condition(
         if delta.dtype != torch.int64 or delta.shape not in ((), (n,)):
             raise ValueError(f"delta: expected an int, or int64 of shape ({n},), one a row")
         delta = delta.to(device).expand(n)
-    elif isinstance(delta, bool) or not isinstance(delta, int):
+    elif not is_int(delta):
         raise ValueError(f"delta: expected an int or an int64 tensor, got {delta!r}")
     else:
         delta = torch.full((n,), delta, device=device)
@@ -136,8 +136,8 @@ class Order:
         Bool ``(N, C)``: T, the delta lowest labels of S.
     top : torch.Tensor
         Bool ``(N, C)``: the k highest labels outside T.
-    last, first : torch.Tensor
-        int64 ``(N,)``: the lowest of `top` and the highest of `hidden`.
+    lowest_top, highest_hidden : torch.Tensor
+        int64 ``(N,)``: the two labels whose scores decide whether T is hidden.
     relevant, irrelevant : torch.Tensor
         int64 ``(N, K)``: labels outside T from the highest down; where a row has fewer, some label.
     r, n : torch.Tensor
@@ -146,8 +146,8 @@ class Order:
 
     hidden: torch.Tensor
     top: torch.Tensor
-    last: torch.Tensor
-    first: torch.Tensor
+    lowest_top: torch.Tensor
+    highest_hidden: torch.Tensor
     relevant: torch.Tensor
     irrelevant: torch.Tensor
     r: torch.Tensor
@@ -187,8 +187,8 @@ def order(scores: torch.Tensor, condition: Condition) -> Order:
     return Order(
         hidden=hidden,
         top=top,
-        last=places.gather(-1, condition.k[:, None] - 1).squeeze(-1),
-        first=scores.masked_fill(~hidden, low).argmax(-1),
+        lowest_top=places.gather(-1, condition.k[:, None] - 1).squeeze(-1),
+        highest_hidden=scores.masked_fill(~hidden, low).argmax(-1),
         relevant=relevant,
         irrelevant=irrelevant,
         r=r,
@@ -203,10 +203,8 @@ def gaps(
 
     Parameters
     ----------
-    scores : torch.Tensor
-        Floating ``(N, C)``.
-    condition : Condition
-        Of N rows.
+    scores, condition
+        As for :func:`order`.
     ranked : Order, optional
         Of the same scores, if known.
 
@@ -232,8 +230,10 @@ def gaps(
     # -inf against -inf: there is neither such a label nor such a rival
     difference = torch.where(rival == -torch.inf, torch.inf, hit - rival)
     difference = torch.where(hit == -torch.inf, -torch.inf, difference)
-    difference = torch.where(above == 0, torch.inf, difference)
-    return at(ranked.last) - at(ranked.first), torch.where(above < 0, -torch.inf, difference)
+    difference = torch.where(above == NOTHING, torch.inf, difference)
+    return at(ranked.lowest_top) - at(ranked.highest_hidden), torch.where(
+        above == NO_PATTERN, -torch.inf, difference
+    )
 
 
 def margin(scores: torch.Tensor, condition: Condition) -> torch.Tensor:
@@ -241,10 +241,8 @@ def margin(scores: torch.Tensor, condition: Condition) -> torch.Tensor:
 
     Parameters
     ----------
-    scores : torch.Tensor
-        Floating ``(N, C)``.
-    condition : Condition
-        Of N rows.
+    scores, condition
+        As for :func:`order`.
 
     Returns
     -------
@@ -304,15 +302,16 @@ def worst_pair(
     worst, j = hits.min(-1)
     best, pattern = worst.max(-1)
     j = j.gather(-1, pattern[:, None])
-    rank = condition.above.gather(1, pattern[:, None, None].expand(-1, 1, hits.shape[-1]))[:, 0]
-    rank = (rank.gather(-1, j) - 1).clamp(0, ranked.irrelevant.shape[-1] - 1)
+    rank = (_asked_ranks(condition, pattern).gather(-1, j) - 1).clamp(
+        0, ranked.irrelevant.shape[-1] - 1
+    )
     j = j.clamp_max(ranked.relevant.shape[-1] - 1)
     hit = ranked.relevant.gather(-1, j).squeeze(-1)
     rival = ranked.irrelevant.gather(-1, rank).squeeze(-1)
     hides = exclusion <= best
     return (
-        torch.where(hides, ranked.last, hit),
-        torch.where(hides, ranked.first, rival),
+        torch.where(hides, ranked.lowest_top, hit),
+        torch.where(hides, ranked.highest_hidden, rival),
         pattern,
     )
 
@@ -331,10 +330,8 @@ def asked(
 
     Parameters
     ----------
-    ranked : Order
-        Of N rows.
-    condition : Condition
-        Of N rows.
+    ranked, condition
+        Of the same N rows.
     pattern : torch.Tensor
         int64 ``(N,)``, from :func:`worst_pair`.
     up, down : torch.Tensor
@@ -346,7 +343,7 @@ def asked(
         Bool ``(N, M)``.
     """
     deep = condition.above.shape[-1]
-    above = condition.above.gather(1, pattern[:, None, None].expand(-1, 1, deep))[:, 0]
+    above = _asked_ranks(condition, pattern)
     hides = ranked.top.gather(-1, up) & ranked.hidden.gather(-1, down)
     # place of `up` among the hits and of `down` among the irrelevant labels, from 1; deep if none
     far = deep + 1
@@ -362,3 +359,8 @@ def asked(
     j = torch.arange(deep, device=up.device) + 1
     covers = (above > 0)[:, None] & (j >= hit[..., None]) & (above[:, None] <= rival[..., None])
     return hides | (covers.any(-1) & (hit > 0) & (rival > 0))
+
+
+def _asked_ranks(condition: Condition, pattern: torch.Tensor) -> torch.Tensor:
+    """What one pattern a row asks for, int64 ``(N, K)``."""
+    return condition.above[torch.arange(len(pattern), device=pattern.device), pattern]

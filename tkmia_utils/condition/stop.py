@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tkmia_utils.measures import MEASURES
+from tkmia_utils.validation import is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,7 @@ class Stop:
         if unknown:
             raise ValueError(f"measures: expected some of {list(MEASURES)}, got {unknown[0]!r}")
         object.__setattr__(self, "measures", tuple(name for name in MEASURES if name in given))
-        number = isinstance(self.tolerance, int | float) and not isinstance(self.tolerance, bool)
-        if not number or not 0 <= self.tolerance < float("inf"):
+        if not is_number(self.tolerance) or not 0 <= self.tolerance < float("inf"):
             raise ValueError(f"tolerance: expected a number >= 0, got {self.tolerance!r}")
 
 

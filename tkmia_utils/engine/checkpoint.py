@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from tkmia_utils.engine.tensor_file import Tensors, digest, read_tensors, write_tensors
 from tkmia_utils.files import sweep
+from tkmia_utils.tensor_file import Tensors, digest, read_tensors, write_tensors
 
 FORMAT = "tkmia attack 2"
 

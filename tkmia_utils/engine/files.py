@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from tkmia_utils.engine.forward import Forward
-from tkmia_utils.engine.goal import on_grid
+from tkmia_utils.exact import on_grid
 
 
 class FileCheck:

@@ -5,17 +5,8 @@ import torch
 from tkmia_utils.attacks import AttackSpec
 from tkmia_utils.condition import Condition, Stop, condition, holds
 from tkmia_utils.condition.gaps import NO_PATTERN, NOTHING
+from tkmia_utils.engine.outcome import excluded
 from tkmia_utils.engine.rows import where_rows
-from tkmia_utils.topk import in_top_k
-
-LEVELS = 255.0  # grey levels of an 8-bit file, from 0
-
-
-def on_grid(images: torch.Tensor) -> torch.Tensor:
-    """Images ``(B, 3, H, W)`` in [0, 1] as an 8-bit file gives them back: float32 n/255."""
-    levels = (images * LEVELS).round_()
-    # by a tensor, not a number: some devices divide by a number through its reciprocal
-    return levels.div_(torch.full((), LEVELS, device=images.device))
 
 
 class Goal:
@@ -72,8 +63,8 @@ class Goal:
         if self.stop.measures:
             return holds(logits, self.condition)
         rows = self.rows
-        excluded = (rows.specified & ~in_top_k(logits, rows.k)).sum(-1)
-        return (excluded >= rows.delta) & logits.isfinite().all(-1)
+        out = excluded(logits, rows.specified, rows.k, rows.delta)
+        return out & logits.isfinite().all(-1)
 
 
 class Best:

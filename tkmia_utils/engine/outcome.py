@@ -3,11 +3,28 @@
 import torch
 
 from tkmia_utils.attacks import AttackSpec
+from tkmia_utils.condition.patterns import SLACK
 from tkmia_utils.measures import MEASURES, measure_changes
 from tkmia_utils.topk import in_top_k
 
-SLACK = 1e-12  # of a measure's float64 rounding
 UNSEEN, SURVIVES, BOTH = "no measure fell", "survives PNG", "PNG and no measure fell"
+
+
+def excluded(
+    logits: torch.Tensor, specified: torch.Tensor, k: torch.Tensor, delta: torch.Tensor
+) -> torch.Tensor:
+    """Are delta of S out of the top k, bool ``(N,)``? Eq. (2) c1, relaxed to delta.
+
+    Parameters
+    ----------
+    logits : torch.Tensor
+        ``(N, C)``.
+    specified : torch.Tensor
+        Bool ``(N, C)``.
+    k, delta : torch.Tensor
+        int64 ``(N,)``.
+    """
+    return (specified & ~in_top_k(logits, k)).sum(-1) >= delta
 
 
 def fell(changes: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -54,7 +71,7 @@ def outcomes(
     if png is None:
         return found
     known = png.isfinite().all(-1) | ~success
-    out = (spec.specified & ~in_top_k(png, spec.k)).sum(-1) >= spec.delta
+    out = excluded(png, spec.specified, spec.k, spec.delta)
     seen = fell(measure_changes(clean, png, spec.labels, spec.specified, spec.k))
 
     def where_known(value: torch.Tensor) -> torch.Tensor:

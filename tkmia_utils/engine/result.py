@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
@@ -14,8 +15,8 @@ from tkmia_utils.engine.ends import LIMIT, REASONS, SUCCESS, Snapshot, Trace
 from tkmia_utils.engine.outcome import outcomes
 from tkmia_utils.engine.png import save_png
 from tkmia_utils.engine.result_file import read_result, write_result
-from tkmia_utils.engine.tensor_file import Tensors
 from tkmia_utils.measures import MEASURES, measure_changes
+from tkmia_utils.tensor_file import Tensors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +168,7 @@ class AttackResult:
         )
         low, mid, high = _spread(self.iterations[at])
         lines.append(f"  iterations  {mid:g} ({low:g} to {high:g}); median of the {who}")
-        falls = self._falls()
+        falls = self._falls
         if falls is not None:
             said = ", ".join(f"{name} {float(falls[f'Delta {name}'].nanmean()):.3g}"
                              for name in MEASURES)  # fmt: skip
@@ -179,6 +180,7 @@ class AttackResult:
             lines.append(f"  of all      {shares}")
         return "\n".join(lines)
 
+    @cached_property
     def _falls(self) -> Tensors | None:
         """Measures before and after; None where labels or k are not known."""
         if self.spec is None:
@@ -223,7 +225,7 @@ class AttackResult:
             "l2": self.l2.numpy(),
             "l2_paper": self.l2_paper.numpy(),
         }
-        spec, falls = self.spec, self._falls()
+        spec, falls = self.spec, self._falls
         if spec is not None and falls is not None:
             table |= {"k": spec.k.numpy(), "s": spec.specified.sum(-1).numpy()}
             for name in ("delta", "max_iter", "lr", "alpha"):
@@ -240,7 +242,7 @@ class AttackResult:
         ValueError
             The result has no :attr:`spec`.
         """
-        falls = self._falls()
+        falls = self._falls
         if self.spec is None or falls is None:
             raise ValueError("result: expected one with its spec")
         return outcomes(self.success, self.clean_logits, falls, self.png_logits, self.spec)

@@ -9,7 +9,7 @@ import torch
 from tkmia_utils.attacks import AttackSpec
 from tkmia_utils.condition import Stop
 from tkmia_utils.engine.ends import REASONS, Snapshot, Trace
-from tkmia_utils.engine.tensor_file import Tensors, read_tensors, write_tensors
+from tkmia_utils.tensor_file import Tensors, read_tensors, write_tensors
 
 FORMAT = "tkmia result 2"
 COLUMNS = ("success", "iterations", "l2", "l2_paper", "clean_logits", "adversarial_logits")

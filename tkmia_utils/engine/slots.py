@@ -20,10 +20,11 @@ from tkmia_utils.engine.ends import (
 )
 from tkmia_utils.engine.files import FileCheck
 from tkmia_utils.engine.forward import Forward
-from tkmia_utils.engine.goal import Best, Goal, on_grid
+from tkmia_utils.engine.goal import Best, Goal
 from tkmia_utils.engine.images import Reader
 from tkmia_utils.engine.ledger import Ledger, blank_notes, note_name
 from tkmia_utils.engine.rows import alone, finite_rows, take, values, where_rows
+from tkmia_utils.exact import on_grid
 
 
 class Slots:

@@ -13,16 +13,11 @@ from torchvision.transforms.functional import gaussian_blur
 
 from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.engine.outcome import excluded, fell
+from tkmia_utils.exact import on_grid
 from tkmia_utils.experiments.protocol import Queue
-from tkmia_utils.topk import in_top_k
 
 Change = Callable[[torch.Tensor], torch.Tensor]
-SLACK = 1e-12  # of a measure's float64 rounding
-
-
-def png(images: torch.Tensor) -> torch.Tensor:
-    """Images ``(N, 3, H, W)`` as an 8-bit file gives them back: ``round(255 x) / 255``."""
-    return (images * 255).round() / 255
 
 
 def jpeg(quality: int) -> Change:
@@ -42,7 +37,7 @@ def jpeg(quality: int) -> Change:
 
 def shifted(images: torch.Tensor) -> torch.Tensor:
     """One pixel to the right; the left edge is repeated."""
-    return functional.pad(png(images), (1, 0, 0, 0), mode="replicate")[..., :-1]
+    return functional.pad(on_grid(images), (1, 0, 0, 0), mode="replicate")[..., :-1]
 
 
 def resized(images: torch.Tensor) -> torch.Tensor:
@@ -50,17 +45,17 @@ def resized(images: torch.Tensor) -> torch.Tensor:
     side = images.shape[-2:]
     few = [max(1, 3 * pixels // 4) for pixels in side]
     bilinear = {"mode": "bilinear", "antialias": True, "align_corners": False}
-    small = functional.interpolate(png(images), few, **bilinear)
+    small = functional.interpolate(on_grid(images), few, **bilinear)
     return functional.interpolate(small, side, **bilinear).clamp(0, 1)
 
 
 def blurred(images: torch.Tensor) -> torch.Tensor:
     """A Gaussian of half a pixel over 3 x 3 pixels."""
-    return gaussian_blur(png(images), [3, 3], [0.5, 0.5])
+    return gaussian_blur(on_grid(images), [3, 3], [0.5, 0.5])
 
 
 CHANGES: dict[str, Change] = {
-    "PNG": png,
+    "PNG": on_grid,
     "JPEG 90": jpeg(90),
     "JPEG 75": jpeg(75),
     "one pixel of shift": shifted,
@@ -79,7 +74,7 @@ def situations(model: nn.Module, others: Mapping[str, nn.Module]) -> dict[str, t
         Who looks, and what happened to the image before.
     """
     return {name: (model, change) for name, change in CHANGES.items()} | {
-        name: (other, png) for name, other in others.items()
+        name: (other, on_grid) for name, other in others.items()
     }
 
 
@@ -116,22 +111,19 @@ def judge(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
         before, after = (model(x.to(device)).float().cpu() for x in (clean, adversarial))
-
-    def hidden(logits: torch.Tensor) -> torch.Tensor:
-        out = queue.specified & ~in_top_k(logits, queue.k)
-        return out.sum(-1) >= queue.delta
-
+    hidden, lost = (
+        excluded(logits, queue.specified, queue.k, queue.delta) for logits in (after, before)
+    )
     changes = measures.measure_changes(before, after, queue.labels, queue.specified, queue.k)
     falls = {f"Delta {name}": changes[f"Delta {name}"] for name in measures.MEASURES}
-    still = torch.stack(list(falls.values())).amax(0) <= SLACK
     return pd.DataFrame(
         {
             "cell": [cell.name for cell in queue.cells],
             "k": queue.k.numpy(),
             "image": [data.ids[i] for i in queue.index.tolist()],
-            "shown": ~hidden(before).numpy(),
-            "hidden": hidden(after).numpy(),
-            "kept": (hidden(after) & still).numpy(),
+            "shown": ~lost.numpy(),
+            "hidden": hidden.numpy(),
+            "kept": (hidden & ~fell(changes)).numpy(),
             **{name: values.numpy() for name, values in falls.items()},
         }
     )

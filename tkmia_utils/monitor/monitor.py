@@ -1,5 +1,6 @@
 """The monitor: fitted on clean images, fed with a stream, rings when the stream has changed."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,17 @@ import torch
 from tkmia_utils.monitor.conformal import Array, Reference, uniforms
 from tkmia_utils.monitor.evidence import LARGEST, Bets, choose_bets, split, thresholds
 from tkmia_utils.monitor.setting import Registry, Setting, checked_setting
-from tkmia_utils.monitor.state import read_state, write_state
 from tkmia_utils.monitor.watches import WATCHES
-from tkmia_utils.validation import check_mask, check_one_of
+from tkmia_utils.tensor_file import read_tensors, write_tensors
+from tkmia_utils.validation import check_mask, check_one_of, is_int
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+FORMAT = "tkmia monitor 2"
 
 
 class Monitor:
@@ -245,7 +249,7 @@ class Monitor:
         """
         from tkmia_utils.monitor.null_check import null_check
 
-        whole = all(isinstance(v, int) and not isinstance(v, bool) for v in (streams, length))
+        whole = is_int(streams) and is_int(length)
         if not whole or streams < 2 or length < 1:
             raise ValueError(
                 f"streams, length: expected ints, 2 and 1 or more, got {streams!r}, {length!r}"
@@ -256,7 +260,7 @@ class Monitor:
         )  # fmt: skip
 
     def save(self, path: str | Path) -> Path:
-        """Write the monitor, with all it has seen, into one npz file, atomically."""
+        """Write the monitor, with all it has seen, into one safetensors file, atomically."""
         arrays: dict[str, Any] = {
             "values": self._values, "statistic": self._statistic, "best": self._best,
             "since": self._since, "rang": self._rang,
@@ -265,7 +269,9 @@ class Monitor:
         for i, (bets, reference) in enumerate(zip(self._bets, self._references, strict=True)):
             arrays |= {f"bets {i} {name}": array for name, array in vars(bets).items()}
             arrays[f"reference {i}"] = reference.values
-        return write_state(path, arrays, vars(self.setting))
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+        about = json.dumps(vars(self.setting))
+        return write_tensors(path, tensors, kind=FORMAT, metadata={"about": about})
 
     @classmethod
     def load(cls, path: str | Path, *, watches: Registry = WATCHES) -> "Monitor":
@@ -283,7 +289,12 @@ class Monitor:
         ValueError
             There is no such file, it is broken, or a watch of it is not known.
         """
-        arrays, about = read_state(path)
+        try:
+            tensors, metadata = read_tensors(path, kind=FORMAT)
+            about = json.loads(metadata["about"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: not a whole file of a monitor ({error})") from error
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         for name in about["watch"]:
             check_one_of(name, tuple(watches), name="watch")
         names = ("watch", "classes", "watched")

@@ -9,7 +9,14 @@ import torch
 from tkmia_utils.monitor.conformal import Array
 from tkmia_utils.monitor.evidence import LARGEST
 from tkmia_utils.monitor.watches import Watch
-from tkmia_utils.validation import check_k, check_mask, check_one_of, check_scores
+from tkmia_utils.validation import (
+    check_k,
+    check_mask,
+    check_one_of,
+    check_scores,
+    is_int,
+    is_number,
+)
 
 Registry = Mapping[str, Watch]
 
@@ -105,7 +112,7 @@ def checked_setting(
     check_scores(scores, finite=True)
     if scores.ndim != 2:
         raise ValueError(f"scores: expected shape (N, C), got {tuple(scores.shape)}")
-    if not isinstance(k, int):  # one k for every image, which is kept in the file
+    if not is_int(k):  # one k for every image, which is kept in the file
         raise ValueError(f"k: expected an int, got {k!r}")
     check_k(k, low=1, high=scores.shape[1] - 1)
     for what, found in {"watch": watch, "classes": classes, "watched": watched}.items():
@@ -123,10 +130,9 @@ def checked_setting(
             check_one_of(name, known, name=what)
         if not found or len(set(found)) != len(found):
             raise ValueError(f"{what}: expected one name or more, each once, got {found!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+    if not is_int(seed) or not 0 <= seed < 2**64:
         raise ValueError(f"seed: expected an int from 0 to 2**64 - 1, got {seed!r}")
-    number = isinstance(arl, int | float) and not isinstance(arl, bool)
-    if not number or not 1 <= arl < LARGEST / 1e6:
+    if not is_number(arl) or not 1 <= arl < LARGEST / 1e6:
         raise ValueError(f"arl: expected a number, 1 or more, got {arl!r}")
     if labels is None and any(watches[name].needs_labels for name in watch):
         raise ValueError("labels: expected them, since a watch needs them")
