@@ -306,6 +306,8 @@ MEASURES = {
     "AP@k": average_precision_at_k,
     "NDCG@k": ndcg_at_k,
 }
+CHANGES = tuple(f"Delta {name}" for name in MEASURES)
+"""What :func:`measure_changes` calls the falls of these measures."""
 
 
 def measure_changes(

@@ -89,10 +89,12 @@ def test_a_budget_counts_backward_passes(world):  # noqa: F811
     runs = {"gmla": {"method": "gmla"}, "tkmia": {"method": "tkmia"}}
     rows, kept = contest(
         model, queue, data, runs, stops=["excluded", "imperceptible"], budgets=[3, 8],
-        passes={"gmla": 2}, lr=1e-5, keep=("excluded", 8),
+        lr=1e-5, keep=("excluded", 8),
     )  # fmt: skip
     assert (rows["backward"] <= rows["budget"]).all()
     tired = rows[~rows["success"] & (rows["run"] == "gmla") & (rows["budget"] == 8)]
     assert len(tired) and (tired["iterations"] == 4).all()
     assert len(rows) == 2 * 2 * 2 * 4
     assert list(kept) == ["gmla", "tkmia"] and kept["tkmia"].iterations.max() == 8
+    with pytest.raises(ValueError, match="budgets: expected an iteration of every attack, 2"):
+        contest(model, queue, data, runs, stops=["excluded"], budgets=[1])

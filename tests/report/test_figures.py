@@ -3,7 +3,6 @@
 from itertools import combinations
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,13 +21,6 @@ SEEN = {
     "deuteranope": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
     "protanope": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
 }
-
-
-@pytest.fixture(autouse=True)
-def headless():
-    matplotlib.use("Agg")
-    yield
-    plt.close("all")
 
 
 def lab_colour(colour: str, eyes) -> np.ndarray:

@@ -1,22 +1,12 @@
 """Promises of the figures of notebooks 10 and 11: they show what the tables say."""
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
 from tkmia_utils.experiments.tradeoff import aggregate_front
 from tkmia_utils.report import optimality, tradeoff, transfer
 from tkmia_utils.report.figures import FAILED
-
-
-@pytest.fixture(autouse=True)
-def headless():
-    matplotlib.use("Agg")
-    yield
-    plt.close("all")
 
 
 def test_a_curve_is_the_share_of_images_within_a_relative_norm():
@@ -43,12 +33,12 @@ def test_every_stop_and_budget_has_a_panel_and_every_run_a_line():
     assert {line.get_linestyle() for line in fig.axes[0].lines} == {"-", ":"}
 
 
-def test_a_margin_says_from_which_iteration_on_its_stop_holds():
+def test_a_margin_says_at_which_iteration_its_stop_first_holds():
     fig = tradeoff.margins(
         {"excluded": torch.tensor([-1.0, 0.5, 2.0]), "strict": torch.tensor([-3.0, -1.0, -0.1])}
     )
     texts = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
-    assert texts == ["excluded: from iteration 1", "strict: never"]
+    assert texts == ["excluded: first at iteration 1", "strict: never"]
 
 
 def test_a_perturbation_that_its_file_loses_is_hollow_and_grey():
@@ -74,7 +64,7 @@ def test_a_front_has_one_line_an_image_and_one_mark_a_run():
     assert [line.get_label() for line in right.lines] == ["front", "a", "b"]
 
 
-def test_a_knob_shows_both_shares_and_the_norm_it_costs():
+def test_a_confidence_shows_both_shares_and_the_norm_it_costs():
     table = pd.DataFrame(
         [
             {"place": place, "confidence": c}
@@ -83,7 +73,7 @@ def test_a_knob_shows_both_shares_and_the_norm_it_costs():
             for c in (0.0, 1.0)
         ]
     )
-    fig = transfer.knob(table, pd.Series({0.0: 0.7, 1.0: 0.9}))
+    fig = transfer.by_confidence(table, pd.Series({0.0: 0.7, 1.0: 0.9}))
     assert [len(ax.containers) for ax in fig.axes] == [2, 2]
     ticks = [tick.get_text() for tick in fig.axes[0].get_xticklabels()]
     assert ticks == ["0\n‖ε‖ 0.70", "1\n‖ε‖ 0.90"]

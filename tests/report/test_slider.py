@@ -12,13 +12,6 @@ from tkmia_utils.report import figures, slider
 from tkmia_utils.report.ranking import Kind, Ranking
 
 
-@pytest.fixture(autouse=True)
-def headless():
-    matplotlib.use("Agg")
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def steps() -> slider.Steps:
     """Four labels over three steps: the first, specified, is overtaken one by one."""

@@ -27,7 +27,25 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "pgd": PGD,
 }
 
-__all__ = ["ATTACKS", "VJP", "Attack", "AttackSpec", "Iterate", "State", "build"]
+__all__ = ["ATTACKS", "VJP", "Attack", "AttackSpec", "Iterate", "State", "backward_passes", "build"]
+
+
+def backward_passes(attack: Attack, k_max: int) -> int:
+    """Backward passes of one iteration of an attack.
+
+    Parameters
+    ----------
+    attack : Attack
+        From :func:`build`, or one of your own.
+    k_max : int
+        The largest k of its queue.
+
+    Returns
+    -------
+    int
+    """
+    passes = getattr(attack, "backward_passes", 1)
+    return int(passes(k_max)) if callable(passes) else int(passes)
 
 
 def build(method: str | Attack, *, scores: str | None = None, **options: object) -> Attack:

@@ -91,7 +91,7 @@ class Attack(Protocol):
     Three attributes may say more. ``watched``: where to look for NaN and infinity after each step;
     default all of the state. ``anytime``: if True, the attack goes on after a success until its
     limit, and the success of least norm counts. ``backward_passes``: how many an iteration, or a
-    function of the :class:`AttackSpec` that says so; default 1.
+    function of the queue's largest k that says so; default 1.
     """
 
     def begin(self, images: torch.Tensor) -> State:

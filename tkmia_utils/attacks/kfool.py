@@ -2,14 +2,7 @@
 
 import torch
 
-from tkmia_utils.attacks.base import (
-    PIXEL_SCALE,
-    AttackSpec,
-    Iterate,
-    PixelDescent,
-    State,
-    column,
-)
+from tkmia_utils.attacks.base import PIXEL_SCALE, Iterate, PixelDescent, State, column
 
 
 class KFool(PixelDescent):
@@ -40,9 +33,9 @@ class KFool(PixelDescent):
             raise ValueError(f"class_sum: expected 'sum' or 'mean', got {class_sum!r}")
         self.overshoot, self.class_sum = overshoot, class_sum
 
-    def backward_passes(self, rows: AttackSpec) -> int:
+    def backward_passes(self, k_max: int) -> int:
         """One for each of the k+1 highest labels."""
-        return rows.k_max + 1
+        return k_max + 1
 
     def begin(self, images: torch.Tensor) -> State:
         """Start from eps = 0."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from tqdm.auto import tqdm
 
-from tkmia_utils.attacks import Attack, AttackSpec, build
+from tkmia_utils.attacks import Attack, AttackSpec, backward_passes, build
 from tkmia_utils.condition import Stop, as_stop
 from tkmia_utils.engine.advice import AttackWarning, advice
 from tkmia_utils.engine.arguments import check_trace, enqueue, known_logits
@@ -191,10 +191,9 @@ def attack(
     if files:
         files.remove()
     name = method if isinstance(method, str) else type(method).__name__
-    passes = getattr(chosen, "backward_passes", 1)
     result = ledger.result(
         queue, method=name, stop=stop, bits=bits,
-        passes=passes(queue) if callable(passes) else passes,
+        passes=backward_passes(chosen, queue.k_max),
     )  # fmt: skip
     for text in advice(result, uses_lr=getattr(chosen, "uses_lr", True)):
         warnings.warn(f"{name}: {text}", AttackWarning, stacklevel=2)

@@ -4,7 +4,7 @@ import torch
 
 from tkmia_utils.attacks import AttackSpec
 from tkmia_utils.condition.patterns import SLACK
-from tkmia_utils.measures import MEASURES, measure_changes
+from tkmia_utils.measures import CHANGES, measure_changes
 from tkmia_utils.topk import in_top_k
 
 UNSEEN, SURVIVES, BOTH = "no measure fell", "survives PNG", "PNG and no measure fell"
@@ -35,7 +35,7 @@ def fell(changes: dict[str, torch.Tensor]) -> torch.Tensor:
     changes : dict of str to torch.Tensor
         From :func:`tkmia_utils.measures.measure_changes`.
     """
-    falls = torch.stack([changes[f"Delta {name}"] for name in MEASURES])
+    falls = torch.stack([changes[name] for name in CHANGES])
     return ~(falls <= SLACK).all(0)
 
 

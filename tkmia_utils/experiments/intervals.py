@@ -8,6 +8,11 @@ import pandas as pd
 Statistic = Callable[[np.ndarray], float]
 
 
+def resampled(n: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of n images is drawn in each resample, int64 ``(resamples, n)``."""
+    return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
 def interval(
     values: Sequence[float] | np.ndarray,
     images: Sequence[str] | np.ndarray,
@@ -40,8 +45,7 @@ def interval(
         return np.nan, np.nan, np.nan
     value = value[kept]
     names, owner = np.unique(np.asarray(images, dtype=str)[kept], return_inverse=True)
-    n = len(names)
-    drawn = np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=resamples)
+    drawn = resampled(len(names), resamples, seed)
     if statistic is np.mean:  # the same as below, in one product
         counts = drawn[:, owner]
         spread = counts @ value / counts.sum(1)

@@ -19,7 +19,8 @@ import torch
 from scipy.optimize import nnls
 from torch import nn
 
-from tkmia_utils.condition import Condition
+from tkmia_utils.attacks import backward_passes, build
+from tkmia_utils.condition import Condition, condition
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.protocol import Queue
@@ -36,7 +37,6 @@ def contest(
     *,
     stops: Sequence[str],
     budgets: Sequence[int],
-    passes: Mapping[str, int],
     keep: tuple[str, int] | None = None,
     **settings: Any,
 ) -> tuple[pd.DataFrame, dict[str, AttackResult]]:
@@ -52,8 +52,6 @@ def contest(
         As for :func:`tkmia_utils.attack`.
     budgets : sequence of int
         Most backward passes an image.
-    passes : mapping of str to int
-        Method to the backward passes that an iteration of it costs, if more than 1.
     keep : (str, int), optional
         The stop and the budget whose results are wanted; all of them would hold many images.
     **settings
@@ -65,13 +63,19 @@ def contest(
         As :func:`tkmia_utils.experiments.tradeoff.several`, with ``stop`` and ``budget``.
     results : dict of str to AttackResult
         By name, of `keep` alone.
+
+    Raises
+    ------
+    ValueError
+        A budget below one iteration of an attack.
     """
+    k_max = int(queue.k.max())
+    cost = {name: backward_passes(build(own["method"]), k_max) for name, own in runs.items()}
+    if min(budgets) < max(cost.values()):
+        raise ValueError(f"budgets: expected an iteration of every attack, {max(cost.values())}")
     frames, kept = [], {}
     for stop, budget in product(stops, budgets):
-        limited = {
-            name: {**own, "max_iter": max(1, budget // passes.get(own["method"], 1))}
-            for name, own in runs.items()
-        }
+        limited = {name: {**own, "max_iter": budget // cost[name]} for name, own in runs.items()}
         rows, results = several(model, queue, data, limited, stop=stop, **settings)
         frames.append(rows.assign(stop=stop, budget=budget))
         kept = results if (stop, budget) == keep else kept
@@ -131,7 +135,7 @@ def curve(relative: np.ndarray | pd.Series, at: np.ndarray) -> np.ndarray:
 
 
 def linear_problem(
-    n: int, *, classes: int = 6, relevant: int = 4, side: int = 4, seed: int = 0
+    n: int, *, relevant: int = 4, seed: int = 0
 ) -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor]:
     """A linear victim with images whose highest classes are relevant, and the first is specified.
 
@@ -141,13 +145,13 @@ def linear_problem(
     Returns
     -------
     model : torch.nn.Module
-        ``(N, 3, side, side)`` to ``(N, classes)``.
+        ``(N, 3, 4, 4)`` to ``(N, 6)``.
     images : torch.Tensor
-        float32 ``(N, 3, side, side)`` in [0.4, 0.6].
+        float32 ``(N, 3, 4, 4)`` in [0.4, 0.6].
     labels, specified : torch.Tensor
-        Bool ``(N, classes)``.
+        Bool ``(N, 6)``.
     """
-    generator = torch.Generator().manual_seed(seed)
+    classes, side, generator = 6, 4, torch.Generator().manual_seed(seed)
     layer = nn.Linear(3 * side**2, classes)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))
@@ -160,7 +164,36 @@ def linear_problem(
     return model, images, labels, empty.scatter(1, order[:, :1], True)
 
 
-def linear_optimum(layer: nn.Linear, image: torch.Tensor, condition: Condition) -> np.ndarray:
+def linear_optima(
+    model: nn.Sequential,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    specified: torch.Tensor,
+    k: int,
+) -> np.ndarray:
+    """The least perturbation of each image on a linear victim, under the strict stop.
+
+    Parameters
+    ----------
+    model, images, labels, specified
+        As from :func:`linear_problem`.
+    k : int
+        One for all.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``(N, D)``: :func:`linear_optimum` of each.
+    """
+    clean = model(images)
+    asked = [
+        condition(clean[[i]], labels[[i]], specified[[i]], k, stop="imperceptible")
+        for i in range(len(images))
+    ]
+    return np.array([linear_optimum(model[1], x, a) for x, a in zip(images, asked, strict=True)])
+
+
+def linear_optimum(layer: nn.Linear, image: torch.Tensor, asked: Condition) -> np.ndarray:
     """The least perturbation of one image on a linear victim, by enumeration: for few classes.
 
     Each way to meet the condition is a system ``f_u - f_d >= 0`` of pairs (u, d). With
@@ -174,7 +207,7 @@ def linear_optimum(layer: nn.Linear, image: torch.Tensor, condition: Condition) 
         The victim, ``(D,)`` to ``(C,)``.
     image : torch.Tensor
         ``(3, H, W)`` or ``(D,)``.
-    condition : Condition
+    asked : Condition
         Of this one image.
 
     Returns
@@ -186,7 +219,7 @@ def linear_optimum(layer: nn.Linear, image: torch.Tensor, condition: Condition) 
     x = image.double().flatten().numpy()
     scores = weight @ x + layer.bias.detach().double().numpy()
     best = np.full(len(x), np.nan)
-    for pairs in set(systems(condition)):
+    for pairs in set(systems(asked)):
         up, down = np.array(sorted(pairs)).T
         found = least_distance(weight[up] - weight[down], scores[down] - scores[up])
         if found is not None and not np.linalg.norm(found) >= np.linalg.norm(best):
@@ -194,13 +227,13 @@ def linear_optimum(layer: nn.Linear, image: torch.Tensor, condition: Condition) 
     return best
 
 
-def systems(condition: Condition) -> Iterator[frozenset[tuple[int, int]]]:
+def systems(asked: Condition) -> Iterator[frozenset[tuple[int, int]]]:
     """All systems of pairs (up, down) whose union is the condition of its only row."""
     labels, specified = (set(m[0].nonzero().flatten().tolist())
-                         for m in (condition.labels, condition.specified))  # fmt: skip
-    everything, k = set(range(condition.labels.shape[1])), int(condition.k)
-    patterns = [[q for q in row if q] for row in condition.above[0].tolist() if min(row) >= 0]
-    for hidden, ranks in product(combinations(specified, int(condition.delta)), patterns):
+                         for m in (asked.labels, asked.specified))  # fmt: skip
+    everything, k = set(range(asked.labels.shape[1])), int(asked.k)
+    patterns = [[q for q in row if q] for row in asked.above[0].tolist() if min(row) >= 0]
+    for hidden, ranks in product(combinations(specified, int(asked.delta)), patterns):
         outside, irrelevant = everything - set(hidden), everything - labels
         ahead_at_most = min(max(ranks, default=1) - 1, len(irrelevant))
         for top in combinations(outside, k):

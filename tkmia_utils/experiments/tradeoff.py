@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.protocol import Queue
+from tkmia_utils.measures import CHANGES
 
 ROW = ["cell", "image"]  # what names a row of the queue
-CHANGES = [f"Delta {name}" for name in measures.MEASURES]
 
 
 def several(
@@ -47,7 +46,7 @@ def several(
     frames, results = [], {}
     for name, own in runs.items():
         frame, result = protocol.run(model, queue, data, **{**settings, **own})
-        fall = frame[CHANGES].max(axis=1).clip(lower=0).where(frame["success"])
+        fall = frame[list(CHANGES)].max(axis=1).clip(lower=0).where(frame["success"])
         frames.append(
             frame.assign(
                 run=name, fall=fall, backward=result.backward.numpy(),
@@ -71,9 +70,7 @@ def rms_levels(l2: np.ndarray, size: int) -> np.ndarray:
     return 255 * np.asarray(l2, dtype=float) / np.sqrt(3 * size**2)
 
 
-def ratios(
-    rows: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], *, column: str = "l2_paper"
-) -> pd.DataFrame:
+def ratios(rows: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
     """Norm of one run over that of another, image by image, where both succeeded.
 
     Parameters
@@ -82,8 +79,6 @@ def ratios(
         From :func:`several`.
     pairs : mapping of str to (str, str)
         Name of the ratio to the runs above and below the line.
-    column : str
-        What is divided.
 
     Returns
     -------
@@ -103,43 +98,35 @@ def ratios(
     frames = []
     for name, (above, below) in pairs.items():
         parts = [won[won["run"] == run] for run in (above, below)]
-        both = parts[0].merge(parts[1][[*ROW, column]], on=ROW, suffixes=("", " below"))
-        both = both[both[f"{column} below"] > 0]
-        value = both[column] / both[f"{column} below"]
+        both = parts[0].merge(parts[1][[*ROW, "l2_paper"]], on=ROW, suffixes=("", " below"))
+        both = both[both["l2_paper below"] > 0]
+        value = both["l2_paper"] / both["l2_paper below"]
         frames.append(both[["cell", "k", "s", "image"]].assign(ratio=name, value=value))
     return pd.concat(frames, ignore_index=True)
 
 
-def pareto(rows: pd.DataFrame, *, norm: str = "l2_paper", fall: str = "fall") -> pd.Series:
+def pareto(rows: pd.DataFrame) -> pd.Series:
     """Which rows no other row of the same image beats: neither in the norm nor in the fall.
 
     Parameters
     ----------
     rows : pandas.DataFrame
-        From :func:`several`.
-    norm, fall : str
-        Columns, the lower the better; a row with NaN in one of them is never on the front.
+        From :func:`several`; a failure is never on the front.
 
     Returns
     -------
     pandas.Series
         Bool, by the index of `rows`. Of rows that are equal in both the first is kept.
     """
-    tried = rows[rows["success"] & rows[[norm, fall]].notna().all(axis=1)]
-    ordered = tried.sort_values([norm, fall], kind="stable")
+    tried = rows[rows["success"] & rows[["l2_paper", "fall"]].notna().all(axis=1)]
+    ordered = tried.sort_values(["l2_paper", "fall"], kind="stable")
     # the least fall among the rows of that image with a smaller norm
-    least = ordered.groupby(ROW, sort=False)[fall].transform(lambda part: part.cummin().shift())
-    kept = ordered.index[least.isna() | (ordered[fall] < least)]
+    least = ordered.groupby(ROW, sort=False)["fall"].transform(lambda part: part.cummin().shift())
+    kept = ordered.index[least.isna() | (ordered["fall"] < least)]
     return pd.Series(rows.index.isin(kept), index=rows.index)
 
 
-def aggregate_front(
-    rows: pd.DataFrame,
-    weights: Sequence[float],
-    *,
-    norm: str = "l2_paper",
-    fall: str = "fall",
-) -> pd.DataFrame:
+def aggregate_front(rows: pd.DataFrame, weights: Sequence[float]) -> pd.DataFrame:
     """The front of the means: for each image the run with the least ``norm + weight * fall``.
 
     By Lagrange's rule no choice of one run an image has both a lower mean norm and a lower mean
@@ -151,21 +138,19 @@ def aggregate_front(
         From :func:`several`; images without any success are left out.
     weights : sequence of float
         How much norm a fall by 1 is worth, >= 0.
-    norm, fall : str
-        Columns.
 
     Returns
     -------
     pandas.DataFrame
         One row a weight: ``weight, norm, fall`` (means over images) and ``n``.
     """
-    tried = rows[rows["success"] & rows[[norm, fall]].notna().all(axis=1)]
+    tried = rows[rows["success"] & rows[["l2_paper", "fall"]].notna().all(axis=1)]
     lines = []
     for weight in weights:
-        cost = tried[norm] + weight * tried[fall]
+        cost = tried["l2_paper"] + weight * tried["fall"]
         chosen = tried.loc[cost.groupby([tried[name] for name in ROW], sort=False).idxmin()]
         lines.append(
-            {"weight": weight, "norm": chosen[norm].mean(), "fall": chosen[fall].mean()}
+            {"weight": weight, "norm": chosen["l2_paper"].mean(), "fall": chosen["fall"].mean()}
             | {"n": len(chosen)}
         )
     return pd.DataFrame(lines)

@@ -1,4 +1,4 @@
-"""Does an adversarial image leave the room? Other victims, other file formats, other sizes."""
+"""Does an attack still hold elsewhere? Other victims, other file formats, other sizes."""
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -16,6 +16,7 @@ from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.outcome import excluded, fell
 from tkmia_utils.exact import on_grid
 from tkmia_utils.experiments.protocol import Queue
+from tkmia_utils.victims.prediction import logits_of
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
@@ -54,7 +55,7 @@ def blurred(images: torch.Tensor) -> torch.Tensor:
     return gaussian_blur(on_grid(images), [3, 3], [0.5, 0.5])
 
 
-CHANGES: dict[str, Change] = {
+TREATMENTS: dict[str, Change] = {
     "PNG": on_grid,
     "JPEG 90": jpeg(90),
     "JPEG 75": jpeg(75),
@@ -65,7 +66,7 @@ CHANGES: dict[str, Change] = {
 """What happens to an image on its way, by name; each starts from the 8-bit image."""
 
 
-def situations(model: nn.Module, others: Mapping[str, nn.Module]) -> dict[str, tuple]:
+def viewers(model: nn.Module, others: Mapping[str, nn.Module]) -> dict[str, tuple]:
     """Where an image may arrive: at the attacked victim by every way, at other victims as PNG.
 
     Returns
@@ -73,7 +74,7 @@ def situations(model: nn.Module, others: Mapping[str, nn.Module]) -> dict[str, t
     dict of str to (torch.nn.Module, callable)
         Who looks, and what happened to the image before.
     """
-    return {name: (model, change) for name, change in CHANGES.items()} | {
+    return {name: (model, change) for name, change in TREATMENTS.items()} | {
         name: (other, on_grid) for name, other in others.items()
     }
 
@@ -104,32 +105,27 @@ def judge(
     Returns
     -------
     pandas.DataFrame
-        ``cell, k, image``, ``shown`` (with the clean image, fewer than delta of S are out of the
-        top k), ``hidden`` (with the adversarial one at least delta are), ``kept`` (hidden, and no
-        measure fell) and ``Delta M`` for every measure M.
+        ``cell, image``, ``shown`` (with the clean image, fewer than delta of S are out of the
+        top k), ``hidden`` (with the adversarial one at least delta are) and ``kept`` (hidden, and
+        no measure fell).
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        before, after = (model(x.to(device)).float().cpu() for x in (clean, adversarial))
+    before, after = (logits_of(model, x) for x in (clean, adversarial))
     hidden, lost = (
         excluded(logits, queue.specified, queue.k, queue.delta) for logits in (after, before)
     )
     changes = measures.measure_changes(before, after, queue.labels, queue.specified, queue.k)
-    falls = {f"Delta {name}": changes[f"Delta {name}"] for name in measures.MEASURES}
     return pd.DataFrame(
         {
             "cell": [cell.name for cell in queue.cells],
-            "k": queue.k.numpy(),
             "image": [data.ids[i] for i in queue.index.tolist()],
             "shown": ~lost.numpy(),
             "hidden": hidden.numpy(),
             "kept": (hidden & ~fell(changes)).numpy(),
-            **{name: values.numpy() for name, values in falls.items()},
         }
     )
 
 
-def journey(
+def judge_everywhere(
     places: Mapping[str, tuple[nn.Module, Change]],
     clean: torch.Tensor,
     attacked: Mapping[str, torch.Tensor],
@@ -141,7 +137,7 @@ def journey(
     Parameters
     ----------
     places : mapping of str to (torch.nn.Module, callable)
-        From :func:`situations`.
+        From :func:`viewers`.
     clean : torch.Tensor
         float32 ``(R, 3, H, W)`` in [0, 1].
     attacked : mapping of str to torch.Tensor

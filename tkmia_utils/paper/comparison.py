@@ -7,6 +7,7 @@ equal conditions. Absolute values are compared only where the data set is the sa
 import numpy as np
 import pandas as pd
 
+from tkmia_utils.experiments.intervals import resampled
 from tkmia_utils.paper.tables import CHANGES, NAMES, RIVALS, SETTING, wide
 from tkmia_utils.report import tables
 
@@ -76,9 +77,8 @@ def ratio(
     images, at = np.unique(rows["image"].to_numpy(dtype=str), return_inverse=True)
     rows = rows.assign(at=at)
     count = len(images)
-    chance = np.full(count, 1 / count)
-    draws = np.random.default_rng([seed, count]).multinomial(count, chance, size=resamples)
-    draws = np.vstack([np.ones(count), draws])  # the first line is the sample itself
+    # the first line is the sample itself
+    draws = np.vstack([np.ones(count), resampled(count, resamples, seed)])
     parts = [rows[rows["method"] == name] for name in ("TkMIA", rival)]
     with np.errstate(invalid="ignore", divide="ignore"):
         top, bottom = (_spread(part, quantity, draws) for part in parts)

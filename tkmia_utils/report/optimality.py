@@ -1,7 +1,5 @@
 """Figure of how near attacks come to the best known norm."""
 
-from collections.abc import Mapping
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,20 +10,16 @@ from tkmia_utils.experiments.optimality import curve
 from tkmia_utils.report.figures import look_of
 
 
-def curves(
-    known: pd.DataFrame, *, most: float = 2.0, methods: Mapping[str, str] | None = None
-) -> Figure:
+def curves(known: pd.DataFrame, *, most: float = 2.0) -> Figure:
     """Share of images with strict success against the norm, relative to the image's best known.
 
     Parameters
     ----------
     known : pandas.DataFrame
-        From :func:`tkmia_utils.experiments.optimality.relative_norms`.
+        From :func:`tkmia_utils.experiments.optimality.relative_norms`. A run that is not named like
+        its attack has the attack's colour and a dotted line.
     most : float
         Right end of the axis.
-    methods : mapping of str to str, optional
-        Run to the attack whose colour it has; default the column ``method``. A run that is not
-        named like its attack is drawn with a dotted line.
 
     Returns
     -------
@@ -33,7 +27,7 @@ def curves(
         One row of panels a stop, one column a budget; a run is marked where it ends at the right.
     """
     stops, budgets = list(known["stop"].unique()), sorted(known["budget"].unique())
-    of = methods or dict(zip(known["run"], known["method"], strict=True))
+    of = dict(zip(known["run"], known["method"], strict=True))
     size = (3.6 * len(budgets) + 2, 3.0 * len(stops) + 0.4)
     fig, axes = plt.subplots(
         len(stops), len(budgets), figsize=size, sharex=True, sharey=True, squeeze=False

@@ -9,11 +9,11 @@ shares of all n images: hidden and no measure fell; still hidden in the 8-bit fi
 import numpy as np
 import pandas as pd
 
-from tkmia_utils import measures
 from tkmia_utils.engine.outcome import BOTH, SURVIVES, UNSEEN
+from tkmia_utils.experiments.intervals import resampled
+from tkmia_utils.measures import CHANGES
 
 KEYS = ["scheme", "cell", "method"]
-CHANGES = [f"Delta {name}" for name in measures.MEASURES]
 # column of the table -> column of the rows, and whether failures are left out
 QUANTITIES = {
     "success": ("success", False),
@@ -38,11 +38,6 @@ def _means(cell: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
             mass = (won if successes else 1.0) * ~np.isnan(value)
             means[name] = (weights @ (np.nan_to_num(value) * mass)) / (weights @ mass)
     return means
-
-
-def _resampled(n: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each of n images is drawn in each resample, ``(R, n)``."""
-    return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
 def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -76,7 +71,7 @@ def summary(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.D
         mean = _means(cell, np.ones((1, n)))
         # an image that stands in several rows is drawn with all of them, or not at all
         images, owner = np.unique(cell["image"].to_numpy(dtype=str), return_inverse=True)
-        spread = _means(cell, _resampled(len(images), resamples, seed)[:, owner])
+        spread = _means(cell, resampled(len(images), resamples, seed)[:, owner])
         line = dict(zip(KEYS, key, strict=True)) | {"n": n}
         for name in mean:
             drawn = spread[name][~np.isnan(spread[name])]
@@ -176,7 +171,7 @@ def compare_with_best_rival(
         images = parts[champion]["image"].tolist()
         if any(part["image"].tolist() != images for part in parts.values()):
             raise ValueError(f"rows: the methods attacked different images in cell {name!r}")
-        whole, drawn = np.ones((1, len(images))), _resampled(len(images), resamples, seed)
+        whole, drawn = np.ones((1, len(images))), resampled(len(images), resamples, seed)
         mean = {m: _means(part, whole) for m, part in parts.items()}
         spread = {m: _means(part, drawn) for m, part in parts.items()}
         for quantity in quantities:

@@ -1,6 +1,6 @@
 """Figures of what a promise costs: margins along an attack, grey levels, fronts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,14 +35,20 @@ def margins(paths: Mapping[str, torch.Tensor]) -> Figure:
     for i, (stop, path) in enumerate(paths.items()):
         values = path.double().numpy()
         held = np.flatnonzero(values > 0)
-        where = f"from iteration {held[0]}" if len(held) else "never"
+        where = f"first at iteration {held[0]}" if len(held) else "never"
         # the later ones, which may lie on the earlier, are thinner
         (line,) = ax.plot(
             values, linestyle=LINES[i % len(LINES)], linewidth=max(1.2, 4 - 1.2 * i),
             label=f"{stop}: {where}",
         )  # fmt: skip
         if len(held):
-            ax.plot(held[0], values[held[0]], color=line.get_color(), marker=SHAPES[i], ms=8)
+            ax.plot(
+                held[0],
+                values[held[0]],
+                color=line.get_color(),
+                marker=SHAPES[i % len(SHAPES)],
+                ms=8,
+            )
     ax.set(xlabel="iteration", ylabel="margin in logits (above 0: holds)")
     ax.legend(frameon=False)
     return fig
@@ -90,9 +96,7 @@ def grey_levels(rows: pd.DataFrame) -> Figure:
     return fig
 
 
-def fronts(
-    rows: pd.DataFrame, aggregate: pd.DataFrame, *, runs: Sequence[str] | None = None
-) -> Figure:
+def fronts(rows: pd.DataFrame, aggregate: pd.DataFrame) -> Figure:
     """Norm against the largest fall of a measure: every image's front, and that of the means.
 
     Parameters
@@ -101,8 +105,6 @@ def fronts(
         From :func:`tkmia_utils.experiments.tradeoff.several`.
     aggregate : pandas.DataFrame
         From :func:`tkmia_utils.experiments.tradeoff.aggregate_front`, of the same rows.
-    runs : sequence of str, optional
-        Those whose means are marked; default all.
 
     Returns
     -------
@@ -124,7 +126,7 @@ def fronts(
     left.set_xlabel("norm / least norm of the image")
     left.set_ylabel("largest fall of a measure")
     right.plot(aggregate["norm"], aggregate["fall"], color="black", marker=".", label="front")
-    names = list(rows["run"].unique()) if runs is None else list(runs)
+    names = list(rows["run"].unique())
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(names)))
     for i, (run, colour) in enumerate(zip(names, colours, strict=True)):
         won = rows[(rows["run"] == run) & rows["success"]]

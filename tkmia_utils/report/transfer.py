@@ -1,4 +1,4 @@
-"""Figure of what is left of an attack when its image leaves the room."""
+"""Figure of what is left of an attack elsewhere."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ from tkmia_utils.report.overview import LINES, SHAPES
 PANELS = {"hidden": "the labels are hidden", "kept": "hidden, and no measure fell"}
 
 
-def knob(table: pd.DataFrame, norms: pd.Series) -> Figure:
+def by_confidence(table: pd.DataFrame, norms: pd.Series) -> Figure:
     """Share of images on which an attack holds, by its confidence, one line a place.
 
     Parameters

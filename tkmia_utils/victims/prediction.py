@@ -102,6 +102,28 @@ def predict(
     return torch.cat([model(unit(x, device)).float().cpu() for x in read])
 
 
+@torch.no_grad()
+def logits_of(model: nn.Module, images: torch.Tensor, *, batch: int = 64) -> torch.Tensor:
+    """Logits of images that are tensors already.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode.
+    images : torch.Tensor
+        float32 ``(N, 3, H, W)`` in [0, 1], on any device.
+    batch : int
+        Images at a time.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 ``(N, C)``, on the CPU.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    return torch.cat([model(x.to(device)).float().cpu() for x in images.split(batch)])
+
+
 def features(
     model: nn.Module, data: MultiLabelDataset, *, batch: int = 64, workers: int = 0
 ) -> torch.Tensor:
