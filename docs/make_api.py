@@ -24,6 +24,7 @@ CHAPTERS = {
     "Losses": "tkmia_utils.losses",
     "The top k and Lemma 4.1": "tkmia_utils.topk",
     "The owner's monitor": "tkmia_utils.monitor",
+    "Defences": "tkmia_utils.defence",
     "Which labels are specified": "tkmia_utils.experiments.selection",
     "Data": "tkmia_utils.data",
     "Victims": "tkmia_utils.victims",

@@ -26,6 +26,7 @@ FLOORS = [
     ["condition"],
     ["attacks", "data", "monitor"],
     ["engine", "victims"],
+    ["defence"],
     ["experiments"],
     ["report"],
     ["paper"],

@@ -1,5 +1,6 @@
 """Promises of the minimal-norm attack: near the optimum, on the lattice, each row on its own."""
 
+import itertools
 from dataclasses import fields
 
 import numpy as np
@@ -11,7 +12,8 @@ from test_engine import linear_victim, minimal_norm, net, task
 from tkmia_utils.attacks import AttackSpec, Iterate
 from tkmia_utils.attacks.quadratic import least_norm_multipliers
 from tkmia_utils.attacks.tkmia_min import MinimalTkMIA
-from tkmia_utils.condition import condition, holds
+from tkmia_utils.condition import Stop, condition, holds
+from tkmia_utils.experiments.optimality import least_distance
 
 
 def drive(
@@ -79,6 +81,42 @@ def test_on_a_linear_victim_the_norm_is_within_a_hundredth_of_the_optimum(k):
     ]
     ratio = best / torch.tensor(least)
     assert (ratio > 0.999).all() and (ratio <= 1.01).all(), ratio
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("stop", [Stop(gap=0.8), Stop(below=2), Stop(gap=0.8, below=1)], ids=str)
+def test_with_a_gap_or_depth_it_is_near_the_optimum_of_a_linear_victim_too(k, stop):
+    model = linear_victim()
+    images, labels, specified = task(model, 6, k=k)
+    best, _ = drive(model, images, labels, specified, k, steps=100, stop=stop)
+    least = [
+        least_with(model, image, int(s.nonzero()), k, stop)
+        for image, s in zip(images, specified, strict=True)
+    ]
+    ratio = best / torch.tensor(least)
+    assert (ratio > 0.999).all() and (ratio <= 1.02).all(), ratio
+
+
+def least_with(model, image, specified, k, stop):
+    """Norm of the least perturbation: one least-distance problem a choice of the labels above."""
+    weight, bias = (p.detach().double().numpy() for p in model[1].parameters())
+    clean = weight @ image.flatten().double().numpy() + bias
+    ranking = np.sort(clean)[::-1]
+    gap, best = stop.gap * (ranking[k - 1] - ranking[k]), np.inf
+    others = set(range(len(clean))) - {specified}
+    for top in itertools.combinations(others, k):
+        for more in itertools.combinations(others - set(top), stop.below):
+            wanted = {(up, specified): 0.0 for up in (*top, *more)}
+            if gap:
+                wanted |= {
+                    (up, down): gap for up in top for down in (others - set(top)) | {specified}
+                }
+            up, down = np.array(list(wanted)).T
+            found = least_distance(
+                weight[up] - weight[down], np.array(list(wanted.values())) - clean[up] + clean[down]
+            )
+            best = best if found is None else min(best, np.linalg.norm(found))
+    return float(best)
 
 
 @pytest.mark.parametrize("bits", [None, 8])

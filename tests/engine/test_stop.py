@@ -1,14 +1,20 @@
 """Promises of stops, 8 bits and best iterates: what is called a success is one."""
 
+import json
+
 import pytest
 import torch
 from recheck import verdict
 from sweeps import attack
 from test_engine import net, task
 
+from tkmia_utils import AttackResult
 from tkmia_utils.attacks import ATTACKS
 from tkmia_utils.condition import STOPS, Stop, condition, holds
+from tkmia_utils.engine.result_file import FORMAT
 from tkmia_utils.measures import MEASURES, precision_at_k
+from tkmia_utils.monitor.watches import WATCHES
+from tkmia_utils.tensor_file import read_tensors, write_tensors
 
 K = 3
 SETTINGS = {
@@ -18,6 +24,7 @@ SETTINGS = {
     "pgd": {"step": 2 / 255, "radius": 0.3, "max_iter": 60},
 }
 LEVELS = torch.arange(256).float() / 255
+WATCHED = Stop(measures=tuple(MEASURES), gap=1.0, below=3)
 
 
 def world(n=12, *, on_grid=True):
@@ -229,3 +236,96 @@ def test_a_checkpoint_carries_best_iterates_and_files(tmp_path):
 
 def test_every_measure_may_stand_in_a_stop():
     assert STOPS["imperceptible"].measures == tuple(MEASURES)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_who_knows_the_label_free_watches_can_keep_them_quiet(bits):
+    _model, _images, labels, specified = world()
+    result = run("tkmia_min", stop=WATCHED, bits=bits, max_iter=60)
+    assert result.success.all() and result.outcomes()["no measure fell"].all()
+    clean, after = (WATCHES["gap"].value(x, None, K)
+                    for x in (result.clean_logits, result.adversarial_logits))  # fmt: skip
+    assert (after >= clean).all() and (clean > 0).any()
+    near = WATCHES["near miss"].value(result.adversarial_logits, None, K)
+    assert (near[specified] == 0).all()
+    quick = run("tkmia_min", stop="imperceptible", bits=bits, max_iter=60)
+    loud = WATCHES["near miss"].value(quick.adversarial_logits, None, K)
+    assert (loud[specified] > 0).any(), "without it the labels stop just below the list"
+    assert (quick.l2 < result.l2).all(), "and the norm is smaller"
+    asks = condition(result.clean_logits, labels, specified, K, stop=WATCHED)
+    assert holds(result.adversarial_logits, asks).all()
+
+
+@pytest.mark.parametrize("method", ["tkmia", "gmla", "pgd"])
+@pytest.mark.parametrize("stop", [Stop(gap=0.5), Stop(below=2), WATCHED], ids=str)
+def test_every_method_goes_on_until_gap_and_depth_hold(method, stop):
+    _model, _images, labels, specified = world()
+    result = run(method, stop=stop)
+    asks = condition(result.clean_logits, labels, specified, K, stop=stop)
+    assert torch.equal(result.success, holds(result.adversarial_logits, asks))
+    plain = run(method, stop=Stop(measures=stop.measures))
+    both = result.success & plain.success
+    assert (result.iterations[both] >= plain.iterations[both]).all()
+
+
+def test_more_labels_than_there_are_cannot_be_above_the_hidden_ones():
+    deepest = 10 - 2 - K  # of ten classes two are hidden
+    for below, reasons in ((deepest, {"success", "limit"}), (deepest + 1, {"infeasible"})):
+        for stop in (Stop(below=below), Stop(gap=0.5, below=below)):
+            result = run("tkmia_min", stop=stop, max_iter=10)
+            assert set(result.reasons) <= reasons
+    assert not result.success.any() and (result.iterations == 0).all()
+
+
+def test_a_gap_of_zero_changes_no_bit_and_a_queue_keeps_each_image_its_own():
+    one = run("tkmia_min", stop=Stop(measures=tuple(MEASURES), gap=0.0, below=0))
+    two = run("tkmia_min", stop="imperceptible")
+    assert torch.equal(one.adversarial, two.adversarial) and one.stop == two.stop
+    model, images, labels, specified = world()
+    whole = run("tkmia_min", stop=WATCHED)  # 12 images through 4 slots
+    at = torch.tensor([9, 2, 11, 4, 0])
+    part = run("tkmia_min", of=(model, images[at], labels[at], specified[at]), stop=WATCHED)
+    again = run("tkmia_min", stop=WATCHED, clean_logits=whole.clean_logits)
+    for name in ("adversarial", "l2", "success", "adversarial_logits"):
+        assert torch.equal(getattr(whole, name)[at], getattr(part, name)), name
+        assert torch.equal(getattr(whole, name), getattr(again, name)), name
+
+
+@pytest.mark.parametrize("stop", [WATCHED, Stop(below=2)], ids=str)
+def test_a_checkpoint_and_a_file_carry_gap_and_depth(tmp_path, stop):
+    model, *sets = world()
+    calls, whole = 0, run("tkmia_min", stop=stop)
+
+    class Cut(Exception):
+        pass
+
+    def fragile(x):
+        nonlocal calls
+        calls += 1
+        if calls == 50:
+            raise Cut
+        return model(x)
+
+    call = dict(checkpoint=tmp_path / "state", checkpoint_every=7)
+    with pytest.raises(Cut):
+        run("tkmia_min", of=(fragile, *sets), stop=stop, **call)
+    other = Stop(measures=stop.measures, gap=stop.gap, below=stop.below + 1)
+    with pytest.raises(ValueError, match="other arguments: stop"):
+        run("tkmia_min", of=(fragile, *sets), stop=other, **call)
+    again = run("tkmia_min", of=(fragile, *sets), stop=stop, **call)
+    for name in ("adversarial", "l2", "success", "adversarial_logits"):
+        assert torch.equal(getattr(again, name), getattr(whole, name)), name
+    loaded = AttackResult.load(whole.save(tmp_path / "result.safetensors"))
+    assert loaded.stop == stop and torch.equal(loaded.adversarial, whole.adversarial)
+
+
+def test_a_file_from_before_gap_and_depth_is_read_as_it_was(tmp_path):
+    result = run("tkmia", stop="refilled", max_iter=3)
+    path = result.save(tmp_path / "result.safetensors")
+    tensors, metadata = read_tensors(path, kind=FORMAT)
+    assert json.loads(metadata["header"])["stop"] == [["P@k"], 0.0]  # what was written then
+    assert AttackResult.load(path).stop == STOPS["refilled"]
+    header = json.dumps(json.loads(metadata["header"]) | {"stop": [["P@k"], 0.0, 1.0]})
+    write_tensors(path, tensors, kind=FORMAT, metadata={"header": header})
+    with pytest.raises(ValueError, match="not a whole, saved AttackResult"):
+        AttackResult.load(path)

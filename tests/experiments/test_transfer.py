@@ -5,13 +5,9 @@ import torch
 from torch import nn
 
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.exact import on_grid
+from tkmia_utils.defence.transformations import TREATMENTS
 from tkmia_utils.experiments import transfer
 from tkmia_utils.experiments.protocol import Cell, Queue
-
-PICTURES = torch.rand((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
-# smooth pictures, as a JPEG likes them
-SMOOTH = nn.functional.interpolate(PICTURES[..., :4, :4], (32, 32), mode="bilinear")
 
 
 class Channels(nn.Module):
@@ -37,30 +33,6 @@ def one():
         load=lambda i: torch.zeros(3, 16, 16, dtype=torch.uint8), card="toy", size=16,
     )  # fmt: skip
     return queue, data
-
-
-@pytest.mark.parametrize("name", transfer.TREATMENTS)
-def test_a_change_gives_back_images_in_the_box_and_near_the_smooth_original(name):
-    changed = transfer.TREATMENTS[name](SMOOTH)
-    assert changed.shape == SMOOTH.shape and changed.dtype == torch.float32
-    assert 0 <= changed.min() and changed.max() <= 1
-    assert 0 < (changed - SMOOTH).abs().mean() < 0.05
-
-
-def test_a_png_is_on_the_lattice_and_idempotent():
-    once = on_grid(PICTURES)
-    assert torch.equal((once * 255).round() / 255, once)
-    assert torch.equal(on_grid(once), once)
-
-
-def test_a_jpeg_of_lower_quality_is_further_away():
-    good, poor = ((transfer.jpeg(quality)(PICTURES) - PICTURES).norm() for quality in (90, 75))
-    assert good < poor
-
-
-def test_a_shift_moves_by_one_pixel():
-    moved = transfer.shifted(PICTURES)
-    assert torch.equal(moved[..., 1:], on_grid(PICTURES)[..., :-1])
 
 
 def test_kept_means_hidden_and_no_measure_fell(one):
@@ -89,7 +61,7 @@ def test_every_run_arrives_everywhere(one):
     clean = flat([0.8, 0.6, 0.2])
     attacked = {"mine": flat([0.6, 0.8, 0.2]), "none": clean}
     rows = transfer.judge_everywhere(places, clean, attacked, queue, data)
-    assert set(rows["place"]) == {*transfer.TREATMENTS, "other"}
+    assert set(rows["place"]) == {*TREATMENTS, "other"}
     assert rows["shown"].all() and len(rows) == 2 * len(places)
     assert rows.loc[rows["run"] == "mine", "kept"].all()
     assert not rows.loc[rows["run"] == "none", "hidden"].any()

@@ -7,14 +7,8 @@ from sources import p_value
 
 from tkmia_utils.monitor.conformal import Reference, uniforms
 from tkmia_utils.monitor.evidence import Bets, choose_bets, split, thresholds
-from tkmia_utils.monitor.streams import (
-    Plan,
-    alarm_times,
-    null_times,
-    run_length,
-    simulate,
-    stream_p_values,
-)
+from tkmia_utils.monitor.simulation import Plan, simulate
+from tkmia_utils.monitor.streams import alarm_times, null_times, run_length, stream_p_values
 
 ARL = 200
 CHANCE = 1e-4  # a test of chance fails this rarely when the promise holds

@@ -18,7 +18,19 @@ K = 3
 
 def fitted(watch=tuple(WATCHES), n=120, **settings) -> Monitor:
     scores, labels = images(n)
-    return monitor.fit(scores, labels, **{"k": K, "watch": watch, "arl": 500} | settings)
+    given = {"k": K, "watch": watch, "arl": 500, "second": second(scores)} | settings
+    return monitor.fit(scores, labels, **given)
+
+
+def second(scores: torch.Tensor) -> torch.Tensor:
+    """Scores of changed copies: each image's own, a little off."""
+    return scores + 0.1 * scores.sin()
+
+
+def value_of(name: str, scores: torch.Tensor, labels: torch.Tensor, k: int = K) -> torch.Tensor:
+    """The value of a watch, given what it needs."""
+    beside = {"labels": labels, "second": second(scores), "nothing": None}[WATCHES[name].needs]
+    return WATCHES[name].value(scores, beside, k)
 
 
 def bits(m: Monitor) -> list[bytes]:
@@ -31,11 +43,11 @@ def bits(m: Monitor) -> list[bytes]:
 def test_a_watch_gives_an_image_the_same_bits_in_any_batch(name):
     scores, labels = images(60, 1, classes=20)
     scores[::3] = scores[::3].round()  # ties
-    whole = WATCHES[name].value(scores, labels, K)
+    whole = value_of(name, scores, labels)
     assert whole.dtype == torch.float64
     assert whole.shape == ((60, 20) if WATCHES[name].per_class else (60,))
-    parts = [WATCHES[name].value(scores[i : i + 7], labels[i : i + 7], K) for i in range(0, 60, 7)]
-    ones = [WATCHES[name].value(scores[i : i + 1], labels[i : i + 1], K) for i in range(60)]
+    parts = [value_of(name, scores[i : i + 7], labels[i : i + 7]) for i in range(0, 60, 7)]
+    ones = [value_of(name, scores[i : i + 1], labels[i : i + 1]) for i in range(60)]
     for other in (parts, ones):
         assert torch.cat(other).numpy().tobytes() == whole.numpy().tobytes()
 
@@ -43,7 +55,7 @@ def test_a_watch_gives_an_image_the_same_bits_in_any_batch(name):
 def test_watches_say_what_their_names_say():
     scores = torch.tensor([[0.9, 0.8, 0.4, 0.3, 0.2, 0.1]])
     labels = torch.tensor([[True, False, False, True, False, False]])
-    value = {name: watch.value(scores, labels, 2).squeeze(0) for name, watch in WATCHES.items()}
+    value = {name: value_of(name, scores, labels, 2).squeeze(0) for name in WATCHES}
     assert value["P@k"] == 0.5 and value["AP@k"] == 0.5 and value["TkAcc"] == 0
     assert value["NDCG@k"] == measures.ndcg_at_k(scores, labels, 2)[0]
     assert value["recall"].nan_to_num(-1).tolist() == [1, -1, -1, 0, -1, -1]
@@ -52,6 +64,13 @@ def test_watches_say_what_their_names_say():
     assert value["near miss"].tolist() == [0, 0, 1, 1 / 2, 1 / 3, 0]
     low = WATCHES["near miss"].oriented(scores, labels, 2)
     assert low.argmin() == 2  # the most suspicious is always the lowest
+    beside = torch.tensor([[0.9, 0.3, 0.7, 0.5, 0.2, 0.1]])
+    look = WATCHES["second look"]
+    assert float(look.value(scores, beside, 2)) == pytest.approx(0.7 - 0.7)
+    beside[0, 3] = 0.8  # a label that was left out is now above the border
+    assert float(look.value(scores, beside, 2)) == pytest.approx(0.8 - 0.8)
+    beside[0, 2] = 1.0
+    assert float(look.value(scores, beside, 2)) == pytest.approx(1.0 - 0.9)
 
 
 @pytest.mark.parametrize("name", [name for name in WATCHES if WATCHES[name].levels])
@@ -66,11 +85,11 @@ def test_a_batch_does_what_its_images_do_in_turn(cut):
     scores, labels = images(40, 3)
     asked = torch.arange(40) % 3 == 0
     whole, other = fitted(), fitted()
-    whole.update(scores, labels, labelled=asked)
+    whole.update(scores, labels, second=second(scores), labelled=asked)
     at = 0
     for size in cut:
         part = slice(at, at + size)
-        other.update(scores[part], labels[part], labelled=asked[part])
+        other.update(scores[part], labels[part], second=second(scores[part]), labelled=asked[part])
         at += size
     assert bits(other) == bits(whole)
 
@@ -79,8 +98,8 @@ def test_an_image_may_come_without_a_batch():
     scores, labels = images(5, 4)
     one, batch = fitted(), fitted()
     for s, y in zip(scores, labels, strict=True):
-        one.update(s, y)
-    batch.update(scores, labels)
+        one.update(s, y, second=second(s))
+    batch.update(scores, labels, second=second(scores))
     assert bits(one) == bits(batch) and one.position == 5
 
 
@@ -157,7 +176,10 @@ def test_a_broken_file_is_refused(tmp_path, harm):
 
 
 def test_a_file_with_a_watch_that_is_not_known_is_refused(tmp_path):
-    mine = {**WATCHES, "top score": Watch(lambda s, y, k: s.amax(1).double(), False, False, "low")}
+    mine = {
+        **WATCHES,
+        "top score": Watch(lambda s, y, k: s.amax(1).double(), "nothing", False, "low"),
+    }
     m = fitted(["top score"], watches=mine)
     path = m.save(tmp_path / "m.safetensors")
     assert bits(Monitor.load(path, watches=mine)) == bits(m)
@@ -276,6 +298,9 @@ def with_nan(scores):
     lambda s, y: dict(scores=s, labels=y, classes=list("abcdefgh")),
     lambda s, y: dict(scores=s, labels=y, labelled=y[:, 0].float()),
     lambda s, y: dict(scores=s, labels=None, labelled=y[:, 0]),
+    lambda s, y: dict(scores=s, labels=y, second=with_nan(s.clone())),
+    lambda s, y: dict(scores=s, labels=y, second=s[:5]),
+    lambda s, y: dict(scores=s, labels=y, second=y),
 ])  # fmt: skip
 def test_bad_images_are_refused_and_leave_no_trace(bad):
     m = fitted()
@@ -305,8 +330,10 @@ def test_a_bad_setting_is_refused(bad):
         fitted(**bad)
 
 
-def test_a_watch_that_needs_labels_is_not_fitted_without():
+def test_what_a_watch_needs_is_not_left_out_when_it_is_fitted():
     scores, _ = images(60)
+    with pytest.raises(ValueError, match="second"):
+        monitor.fit(scores, k=K, watch=["gap", "second look"])
     with pytest.raises(ValueError, match="labels"):
         monitor.fit(scores, k=K, watch=["gap", "recall"])
     monitor.fit(scores, k=K, watch=["gap"])
@@ -321,6 +348,8 @@ def test_a_null_check_of_nothing_is_refused(sizes):
 def test_a_watch_of_ones_own_is_checked_when_it_is_made_and_when_it_answers():
     with pytest.raises(ValueError, match="suspicious"):
         replace(WATCHES["gap"], suspicious="hgih")
+    with pytest.raises(ValueError, match="needs"):
+        replace(WATCHES["gap"], needs="sleep")
     scores, labels = images(60)
     wide = replace(WATCHES["rate"], per_class=False)
     endless = replace(WATCHES["gap"], value=lambda s, y, k: s[:, 0] / 0)

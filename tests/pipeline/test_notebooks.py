@@ -122,6 +122,23 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
                     "other_net": {},
                 },
             },
+            {
+                "notebook": "12_monitor",
+                "parameters": {
+                    **{"k": 1, "others": [], "pairs": [[1, 1, 1]], "rule": "paper", "n": 4},
+                    **{"max_iter": 4, "calibration": 10, "arls": [20, 40], "within": 20},
+                    **{"streams": 10, "null_streams": 10},
+                },
+            },
+            {
+                "notebook": "13_defence",
+                "parameters": {
+                    **{**few, "n_one": 1, "n_judged": 10, "max_iter": 4, "draws": 2},
+                    "hardening": {"radius": 0.2, "steps": 1, "epochs": 1, "batch": 20},
+                    "noisy": {"epochs": 1, "batch": 20},
+                    "smooth": {"sigma": 0.05, "draws": 40, "choosing": 10},
+                },
+            },
         ],
     }
     profile = tmp_path / "voc-smoke.yaml"

@@ -4,7 +4,8 @@ import torch
 
 from tkmia_utils.attacks.base import Iterate, PixelDescent, State
 from tkmia_utils.attacks.quadratic import least_norm_multipliers
-from tkmia_utils.condition.gaps import asked, order, worst_pair
+from tkmia_utils.condition.gaps import asked, targets, worst_pair
+from tkmia_utils.condition.order import order
 from tkmia_utils.exact import on_grid
 from tkmia_utils.validation import is_number
 
@@ -32,10 +33,11 @@ class MinimalTkMIA(PixelDescent):
     the worst of them and keeps the last ones in a bundle G. The next perturbation is
 
     .. math:: e' = c + G^T l, \quad l \ge 0 \text{ of least } \|G^T l\| \text{ with }
-        gap + G (e' - e) \ge lead,
+        gap + G (e' - e) \ge lead + target,
 
     where c is e, shrunk towards the clean image, and only pairs count that the current ranking
-    asks for. Their gaps are exact and their gradients may be old. The step is clipped to the
+    asks for. The target is 0, or what a stop with a `gap` asks between the top k and the rest.
+    Their gaps are exact and their gradients may be old. The step is clipped to the
     pixel box and, with ``bits=8``, rounded; what that costs the linearised gaps is made up for.
     The lead grows after a failure and falls after a success.
 
@@ -112,7 +114,10 @@ class MinimalTkMIA(PixelDescent):
         listed = _without(logits, avoided, (since < HOLD))
         ranked = order(listed, point.condition)
         up, down, pattern = worst_pair(listed, point.condition, ranked=ranked)
-        worst = _difference(logits, up[:, None], down[:, None]).squeeze(1)
+        worst = _difference(logits, up[:, None], down[:, None])
+        if ranked.border is not None:
+            worst = worst - targets(ranked, ranked.border, up[:, None], down[:, None])
+        worst = worst.squeeze(1)
         pull = torch.zeros_like(logits).scatter_(1, up[:, None], 1.0)
         pull.scatter_add_(1, down[:, None], torch.full_like(logits[:, :1], -1.0))
         gradient = point.vjp(pull).flatten(1)
@@ -135,6 +140,8 @@ class MinimalTkMIA(PixelDescent):
         u, d = ups.clamp_min(0), downs.clamp_min(0)
         counts = (ups >= 0) & asked(ranked, point.condition, pattern, u, d) & ~back[:, None]
         short = lead[:, None] + self.confidence - _difference(logits, u, d)
+        if ranked.border is not None:
+            short = short + targets(ranked, ranked.border, u, d)
         place = here.to(torch.int64).argmax(1)
         wide = bundle.shape[-1] - clean.shape[1]
         if wide:

@@ -1,9 +1,8 @@
 """When has an attack kept its promise? The labels are hidden, and no measure has fallen."""
 
+from tkmia_utils.condition.conditions import Condition, DeepCondition, condition
 from tkmia_utils.condition.gaps import (
-    Condition,
     asked,
-    condition,
     gaps,
     holds,
     margin,
@@ -13,6 +12,6 @@ from tkmia_utils.condition.patterns import EXACT_K, least_patterns
 from tkmia_utils.condition.stop import STOPS, Stop, as_stop
 
 __all__ = [
-    "EXACT_K", "STOPS", "Condition", "Stop", "as_stop", "asked", "condition", "gaps", "holds",
-    "least_patterns", "margin", "worst_pair",
+    "EXACT_K", "STOPS", "Condition", "DeepCondition", "Stop", "as_stop", "asked", "condition",
+    "gaps", "holds", "least_patterns", "margin", "worst_pair",
 ]  # fmt: skip

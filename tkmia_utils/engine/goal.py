@@ -3,8 +3,8 @@
 import torch
 
 from tkmia_utils.attacks import AttackSpec
-from tkmia_utils.condition import Condition, Stop, condition, holds
-from tkmia_utils.condition.gaps import NO_PATTERN, NOTHING
+from tkmia_utils.condition import Condition, DeepCondition, Stop, condition, holds
+from tkmia_utils.condition.conditions import NO_PATTERN, NOTHING
 from tkmia_utils.engine.outcome import excluded
 from tkmia_utils.engine.rows import where_rows
 
@@ -15,7 +15,7 @@ class Goal:
     Parameters
     ----------
     stop : Stop
-        The measures that must not fall.
+        What has to hold beside the labels being hidden.
     rows : AttackSpec
         B rows, on the device; as the engine keeps them, so that they change under the goal.
     """
@@ -24,12 +24,18 @@ class Goal:
         self.stop, self.rows = stop, rows
         # at least one pattern that asks for nothing
         self.above = torch.full((len(rows.k), 1, rows.k_max), NOTHING, device=rows.k.device)
+        self.gap = None  # in logits, by slot
+        if stop.deep:
+            self.gap = torch.zeros(len(rows.k), dtype=torch.float64, device=rows.k.device)
 
     @property
     def condition(self) -> Condition:
         """Of all slots."""
         rows = self.rows
-        return Condition(rows.labels, rows.specified, rows.k, rows.delta, self.above)
+        asks = (rows.labels, rows.specified, rows.k, rows.delta, self.above)
+        if self.gap is None:
+            return Condition(*asks)
+        return DeepCondition(*asks, rows.k + self.stop.below, self.gap)
 
     def enter(self, slots: torch.Tensor, clean_logits: torch.Tensor) -> None:
         """Note what success asks of images that have just entered.
@@ -41,14 +47,17 @@ class Goal:
         clean_logits : torch.Tensor
             ``(B, C)``, of all slots.
         """
-        if not self.stop.measures or not len(slots):
+        if not self.stop.compares or not len(slots):
             return
         at = slots.to(self.above.device)
         logits, rows = clean_logits[at].cpu(), self.rows
         # an image without logits ends for that reason, whatever is asked of it
         logits = torch.where(logits.isnan(), 0.0, logits)
         sets = (rows.labels[at].cpu(), rows.specified[at].cpu(), rows.k[at].cpu())
-        new = condition(logits, *sets, delta=rows.delta[at].cpu(), stop=self.stop).above
+        asks = condition(logits, *sets, delta=rows.delta[at].cpu(), stop=self.stop)
+        if self.gap is not None and isinstance(asks, DeepCondition):
+            self.gap[at] = asks.gap.to(at.device)
+        new = asks.above
         most = max(new.shape[1], self.above.shape[1])
         wide = torch.full((len(self.above), most, rows.k_max), NO_PATTERN, device=at.device)
         wide[:, : self.above.shape[1]] = self.above
@@ -60,11 +69,23 @@ class Goal:
 
     def met(self, logits: torch.Tensor) -> torch.Tensor:
         """Which slots have succeeded, bool ``(B,)``: Eq. (2) c1 for delta of S, and the stop."""
+        if self.gap is not None:  # infinity would make any gap
+            return holds(logits, self.condition) & logits.isfinite().all(-1)
         if self.stop.measures:
             return holds(logits, self.condition)
         rows = self.rows
         out = excluded(logits, rows.specified, rows.k, rows.delta)
         return out & logits.isfinite().all(-1)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What it knows of the clean images, by name, for a checkpoint."""
+        return {"above": self.above} | ({} if self.gap is None else {"least gap": self.gap})
+
+    def restore(self, saved: dict[str, torch.Tensor]) -> None:
+        """Go on from what :meth:`tensors` gave."""
+        self.above = saved["above"].to(self.above.device)
+        if self.gap is not None:
+            self.gap.copy_(saved["least gap"])
 
 
 class Best:

@@ -89,7 +89,8 @@ def attack(
     stop : {"excluded", "refilled", "imperceptible"} or Stop
         What a success is. "excluded", as in the paper: delta of S are out of the top k. "refilled":
         and P@k is not lower than on the clean image. "imperceptible": nor is any other measure. A
-        :class:`~tkmia_utils.condition.Stop` names the measures. See
+        :class:`~tkmia_utils.condition.Stop` names the measures; it may also ask that the labels are
+        hidden from more than the top k, and for a share of the clean gap below it. See
         :func:`tkmia_utils.condition.condition`; beyond k = 12 the measures are asked for by a
         condition that is sufficient and not necessary.
     bits : int, optional

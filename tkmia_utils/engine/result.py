@@ -36,7 +36,7 @@ class AttackResult:
         on, the nearest), or the last one tried. None with ``keep_images=False``.
     success : torch.Tensor
         Bool ``(N,)``: at least delta specified labels are outside the top k of the logits of the
-        very image that is returned, and no measure of `stop` is lower than on the clean image.
+        very image that is returned, and all else that `stop` asks for holds of them.
     iterations : torch.Tensor
         int64 ``(N,)``: steps taken; 0 where the clean image already met the condition.
     l2 : torch.Tensor
@@ -54,7 +54,7 @@ class AttackResult:
     method : str
         Name of the attack.
     stop : Stop
-        Measures that a success had to leave where they were.
+        What a success had to keep, beside hiding the labels.
     bits : int or None
         8: the images are whole grey levels n/255, and all logits are theirs.
     passes : int

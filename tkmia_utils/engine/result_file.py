@@ -31,9 +31,11 @@ def write_result(result: Any, path: str | Path) -> Path:
                 for name, value in vars(held).items()
                 if isinstance(value, torch.Tensor)
             }
+    stop = result.stop
     header = {
         "method": result.method,
-        "stop": [list(result.stop.measures), result.stop.tolerance],
+        # without the last two, as ever, where they ask for nothing: older programs read that
+        "stop": [list(stop.measures), stop.tolerance, *([stop.gap, stop.below] * stop.deep)],
         "bits": result.bits,
         "passes": result.passes,
         "k_max": None if result.spec is None else result.spec.k_max,
@@ -56,14 +58,15 @@ def read_result(path: str | Path) -> dict[str, Any]:
             return {n[len(start) :]: t for n, t in tensors.items() if n.startswith(start)}
 
         k_max, by_code = header["k_max"], dict(enumerate(REASONS))
-        measures, tolerance = header["stop"]
+        measures, tolerance, *deep = header["stop"]
+        gap, below = deep or (0.0, 0)
         fields = {
             **{name: tensors[name] for name in COLUMNS},
             **{name: tensors.get(name) for name in OPTIONAL},
             "reasons": tuple(by_code[code] for code in tensors["reasons"].tolist()),
             "spec": None if k_max is None else AttackSpec(**part("spec"), k_max=k_max),
             "method": header["method"],
-            "stop": Stop(measures=tuple(measures), tolerance=tolerance),
+            "stop": Stop(measures=tuple(measures), tolerance=tolerance, gap=gap, below=below),
             "bits": header["bits"],
             "passes": header["passes"],
             "trace": Trace(**part("trace")) if header["trace"] else None,

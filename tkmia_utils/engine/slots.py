@@ -53,7 +53,7 @@ class Slots:
     channels_last : bool
         The memory format of the images in their slots.
     stop : Stop
-        Measures that must not fall.
+        What has to hold beside the labels being hidden.
     bits : int, optional
         8: the victim sees rounded images only.
     files : bool
@@ -142,7 +142,7 @@ class Slots:
         running = self.status == RUNNING
         begun = bool((self.age == 0).any())  # the host knows without asking the device
         noted = [limit for limit in self.snapshots if bool((self.age == limit).any())]
-        if begun and self.given is None and self.goal.stop.measures:
+        if begun and self.given is None and self.goal.stop.compares:
             entered = ((self.age == 0) & (self.queue_index >= 0)).nonzero().flatten()
             self.goal.enter(entered, scores if self.forward.exact else self.forward.eager(x))
         met, seen = self.goal.met(scores), scores
@@ -319,7 +319,7 @@ class Slots:
         """All that the next iteration depends on, by name; :meth:`restore` takes it."""
         counts = (self.reader.next, self.occupied, self.finished, self.successes, self.work)
         state = {f"state {name}": value for name, value in self.state.items()}
-        counted = {"counts": torch.tensor(counts), "above": self.goal.above}
+        counted = {"counts": torch.tensor(counts), **self.goal.tensors()}
         return {**counted, **state, **self._parts()}
 
     def restore(self, saved: dict[str, torch.Tensor]) -> None:
@@ -336,7 +336,7 @@ class Slots:
             raise ValueError("checkpoint: the images of the source have changed since")
         for name, part in self._parts().items():
             part.copy_(saved[name])
-        self.goal.above = saved["above"].to(self.device)
+        self.goal.restore(saved)
         self.state = {
             key: torch.empty_like(old).copy_(saved[f"state {key}"])
             for key, old in self.state.items()

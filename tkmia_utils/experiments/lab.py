@@ -60,6 +60,13 @@ class Lab(Workspace):
         arguments = data_arguments(self.parameters, "val")
         return data.load(**arguments, cache=self.cache, classes=classes)
 
+    def fresh(self, seed: int) -> MultiLabelDataset:
+        """Held-out images of another seed, where images are made on the spot; else :attr:`val`."""
+        if self.parameters["dataset"] != "emoji":
+            return self.val
+        arguments = data_arguments({**self.parameters, "seed": seed}, "val")
+        return data.load(**arguments, cache=self.cache, classes=self.val.classes)
+
     @cached_property
     def clean_logits(self) -> torch.Tensor:
         """The victim's logits on the held-out images, float32 ``(N, C)``."""

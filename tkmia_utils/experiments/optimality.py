@@ -20,7 +20,7 @@ from scipy.optimize import nnls
 from torch import nn
 
 from tkmia_utils.attacks import backward_passes, build
-from tkmia_utils.condition import Condition, condition
+from tkmia_utils.condition import Condition, DeepCondition, condition
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.result import AttackResult
 from tkmia_utils.experiments.protocol import Queue
@@ -214,7 +214,14 @@ def linear_optimum(layer: nn.Linear, image: torch.Tensor, asked: Condition) -> n
     -------
     numpy.ndarray
         float64 ``(D,)``, in [0, 1] pixels; NaN where nothing meets the condition.
+
+    Raises
+    ------
+    ValueError
+        A condition that asks for a gap or for more depth than k: it is not enumerated.
     """
+    if isinstance(asked, DeepCondition):
+        raise ValueError("asked: expected a condition without gap and below, got one with them")
     weight = layer.weight.detach().double().numpy()
     x = image.double().flatten().numpy()
     scores = weight @ x + layer.bias.detach().double().numpy()

@@ -1,69 +1,18 @@
 """Does an attack still hold elsewhere? Other victims, other file formats, other sizes."""
 
-from collections.abc import Callable, Mapping
-from io import BytesIO
+from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import nn
-from torch.nn import functional
-from torchvision.transforms.functional import gaussian_blur
 
 from tkmia_utils import measures
 from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.defence.transformations import TREATMENTS, Change
 from tkmia_utils.engine.outcome import excluded, fell
 from tkmia_utils.exact import on_grid
 from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.victims.prediction import logits_of
-
-Change = Callable[[torch.Tensor], torch.Tensor]
-
-
-def jpeg(quality: int) -> Change:
-    """Through a JPEG file of that quality."""
-
-    def through(images: torch.Tensor) -> torch.Tensor:
-        pixels = (images.cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        read = []
-        for picture in pixels:
-            file = BytesIO()
-            Image.fromarray(picture).save(file, format="JPEG", quality=quality)
-            read.append(np.array(Image.open(file)))
-        return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).float() / 255
-
-    return through
-
-
-def shifted(images: torch.Tensor) -> torch.Tensor:
-    """One pixel to the right; the left edge is repeated."""
-    return functional.pad(on_grid(images), (1, 0, 0, 0), mode="replicate")[..., :-1]
-
-
-def resized(images: torch.Tensor) -> torch.Tensor:
-    """Down to three quarters of the side and up again, bilinear."""
-    side = images.shape[-2:]
-    few = [max(1, 3 * pixels // 4) for pixels in side]
-    bilinear = {"mode": "bilinear", "antialias": True, "align_corners": False}
-    small = functional.interpolate(on_grid(images), few, **bilinear)
-    return functional.interpolate(small, side, **bilinear).clamp(0, 1)
-
-
-def blurred(images: torch.Tensor) -> torch.Tensor:
-    """A Gaussian of half a pixel over 3 x 3 pixels."""
-    return gaussian_blur(on_grid(images), [3, 3], [0.5, 0.5])
-
-
-TREATMENTS: dict[str, Change] = {
-    "PNG": on_grid,
-    "JPEG 90": jpeg(90),
-    "JPEG 75": jpeg(75),
-    "one pixel of shift": shifted,
-    "resized": resized,
-    "blurred": blurred,
-}
-"""What happens to an image on its way, by name; each starts from the 8-bit image."""
 
 
 def viewers(model: nn.Module, others: Mapping[str, nn.Module]) -> dict[str, tuple]:

@@ -45,10 +45,9 @@ from tkmia_utils.monitor.conformal import Array
 
 Cells = npt.NDArray[np.int64]
 
-# What is bet on: shares of attacked images with their weights (most on one in five, where a weak
-# bet costs most images behind the oracle), depths for watches of many values.
-SHARES = {0.05: 0.2, 0.1: 0.15, 0.2: 0.4, 0.95: 0.25}
-DEPTHS = (0.01, 0.03, 0.1, 0.3)
+# What is bet on: shares of attacked images with their weights, depths for watches of many values.
+SHARES = {0.015: 0.2, 0.05: 0.2, 0.15: 0.3, 0.5: 0.3}
+DEPTHS = (0.002, 0.006, 0.02, 0.06, 0.2)
 SET_ASIDE = 0.3  # share of the calibration images that choose bets and are never ranked
 NODES = 15  # values that stand for a depth which is known up to its posterior
 LARGEST = 1e300  # evidence stops here, far above every threshold, instead of overflowing

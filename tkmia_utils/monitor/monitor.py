@@ -78,6 +78,7 @@ class Monitor:
         scores: torch.Tensor,
         labels: torch.Tensor | None = None,
         *,
+        second: torch.Tensor | None = None,
         labelled: torch.Tensor | None = None,
         k: int | None = None,
         classes: Sequence[str] | None = None,
@@ -91,6 +92,9 @@ class Monitor:
         labels : torch.Tensor, optional
             Bool, same shape. Without, the watches that need labels wait (e = 1, their references
             stay as they are).
+        second : torch.Tensor, optional
+            Floating, same shape, finite: second scores, made as those of the calibration. Without,
+            the watches that need them wait.
         labelled : torch.Tensor, optional
             Bool ``(N,)``: which images have labels; default all of them, if `labels` is given.
             Which ones must not depend on what is seen in them, see :mod:`.evidence`.
@@ -120,14 +124,16 @@ class Monitor:
                 if labels.shape != scores.shape:
                     check_mask(labels, scores, name="labels")
                 labels = labels[None]
+            if isinstance(second, torch.Tensor) and second.ndim == 1:
+                second = second[None]
             scores = scores[None]
-        self.setting.check(scores, labels)
-        values = self.setting.values(scores, labels, self._watches)
+        self.setting.check(scores, labels, second)
+        values = self.setting.values(scores, labels, second, self._watches)
         if labelled is not None:
             if labels is None:
                 raise ValueError("labelled: expected labels with it")
             check_mask(labelled, scores[:, 0], name="labelled")
-            asking = [self._watches[name].needs_labels for name, _ in self._detectors]
+            asking = [self._watches[name].needs == "labels" for name, _ in self._detectors]
             values[np.ix_(~labelled.cpu().numpy(), np.array(asking))] = np.nan
         self._take(values)
         return self.alarm
@@ -319,6 +325,7 @@ def fit(
     scores: torch.Tensor,
     labels: torch.Tensor | None = None,
     *,
+    second: torch.Tensor | None = None,
     k: int,
     watch: Sequence[str],
     arl: float = 10_000,
@@ -335,6 +342,9 @@ def fit(
         Floating ``(N, C)``, finite: logits or probabilities of clean images, no image twice.
     labels : torch.Tensor, optional
         Bool ``(N, C)``; needed if a watch needs them.
+    second : torch.Tensor, optional
+        Floating ``(N, C)``, finite: scores of changed copies of the images, for the watch "second
+        look"; for instance :func:`tkmia_utils.defence.second_scores`.
     k : int
         1 <= k < C.
     watch : sequence of str
@@ -362,10 +372,10 @@ def fit(
         or given twice.
     """
     setting = checked_setting(
-        scores, labels, k=k, watch=watch, arl=arl, seed=seed, classes=classes, watched=watched,
-        watches=watches,
+        scores, labels, second=second, k=k, watch=watch, arl=arl, seed=seed, classes=classes,
+        watched=watched, watches=watches,
     )  # fmt: skip
-    values = setting.values(scores, labels, watches)
+    values = setting.values(scores, labels, second, watches)
     apart, ranked = split(len(scores), seed)
     bets = []
     for i, (name, _) in enumerate(setting.detectors(watches)):

@@ -59,29 +59,46 @@ class Setting:
             for c in (self.watched if watches[name].per_class else (None,))
         ]
 
-    def check(self, scores: torch.Tensor, labels: torch.Tensor | None) -> None:
+    def check(
+        self, scores: torch.Tensor, labels: torch.Tensor | None, second: torch.Tensor | None
+    ) -> None:
         """Refuse scores and labels ``(N, C)`` that are not of the kind that was fitted."""
-        check_scores(scores, finite=True)
+        self._check_scores(scores, "scores")
         if scores.ndim != 2 or scores.shape[1] != len(self.classes):
             wanted = f"(N, {len(self.classes)})"
             raise ValueError(f"scores: expected shape {wanted}, got {tuple(scores.shape)}")
-        if not torch.isfinite(scores).all():
-            raise ValueError("scores: expected finite ones, got an infinity")
-        if self.probabilities and bool(((scores < 0) | (scores > 1)).any()):
-            raise ValueError("scores: expected them in [0, 1] as in the calibration")
+        if second is not None:
+            self._check_scores(second, "second")
+            if second.shape != scores.shape:
+                wanted, got = tuple(scores.shape), tuple(second.shape)
+                raise ValueError(f"second: expected shape {wanted}, got {got}")
         if labels is not None:
             check_mask(labels, scores, name="labels")
 
-    def values(self, scores: torch.Tensor, labels: torch.Tensor | None, watches: Registry) -> Array:
+    def _check_scores(self, scores: torch.Tensor, name: str) -> None:
+        check_scores(scores, name=name, finite=True)
+        if not torch.isfinite(scores).all():
+            raise ValueError(f"{name}: expected finite ones, got an infinity")
+        if self.probabilities and bool(((scores < 0) | (scores > 1)).any()):
+            raise ValueError(f"{name}: expected them in [0, 1] as in the calibration")
+
+    def values(
+        self,
+        scores: torch.Tensor,
+        labels: torch.Tensor | None,
+        second: torch.Tensor | None,
+        watches: Registry,
+    ) -> Array:
         """Values of all detectors, float64 ``(N, D)``: low is suspicious, NaN is not seen."""
         columns: list[Array] = []
         for name in self.watch:
             watch = watches[name]
             width = len(self.watched) if watch.per_class else 1
-            if watch.needs_labels and labels is None:
+            beside = {"labels": labels, "second": second}.get(watch.needs)
+            if beside is None and watch.needs != "nothing":
                 columns.append(np.full((len(scores), width), np.nan))
                 continue
-            found = watch.oriented(scores, labels, self.k)
+            found = watch.oriented(scores, beside, self.k)
             wanted = tuple(scores.shape if watch.per_class else scores.shape[:1])
             if found.shape != wanted or bool(found.isinf().any()):
                 raise ValueError(f"watch: {name!r} must give finite values or NaN, shape {wanted}")
@@ -94,6 +111,7 @@ def checked_setting(
     scores: torch.Tensor,
     labels: torch.Tensor | None,
     *,
+    second: torch.Tensor | None,
     k: int,
     watch: Sequence[str],
     arl: float,
@@ -134,10 +152,11 @@ def checked_setting(
         raise ValueError(f"seed: expected an int from 0 to 2**64 - 1, got {seed!r}")
     if not is_number(arl) or not 1 <= arl < LARGEST / 1e6:
         raise ValueError(f"arl: expected a number, 1 or more, got {arl!r}")
-    if labels is None and any(watches[name].needs_labels for name in watch):
-        raise ValueError("labels: expected them, since a watch needs them")
+    for what, beside in (("labels", labels), ("second", second)):
+        if beside is None and any(watches[name].needs == what for name in watch):
+            raise ValueError(f"{what}: expected them, since a watch needs them")
     inside = bool(((scores >= 0) & (scores <= 1)).all())
     places = tuple(names.index(name) for name in chosen)
     setting = Setting(k, tuple(watch), names, places, float(arl), seed, inside)
-    setting.check(scores, labels)
+    setting.check(scores, labels, second)
     return setting

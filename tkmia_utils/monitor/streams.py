@@ -1,20 +1,12 @@
-"""Many streams at once: alarm times of a detector by vectorised simulation.
+"""Many streams at once: p-values, alarm times and run lengths by vectorised simulation."""
 
-A pool holds the values of one watch on images. A finite pool cannot feed a long stream without
-images that come again, and those break the exchangeability with *other* images that calibrate. So
-calibration and stream are drawn alike, with replacement from the same pool: then they are
-independent draws from one distribution (that of the pool), exchangeable, and ties are what the
-smoothing is for. What such a simulation shows holds for the pool; intervals over pools come from
-drawing the pools again (cluster by image where several attacks share one).
-"""
-
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import chi2, norm
 
 from tkmia_utils.monitor.conformal import Array, Counts, Mask, Places
-from tkmia_utils.monitor.evidence import Bets, choose_bets, split
+from tkmia_utils.monitor.evidence import Bets
 
 
 def alarm_times(p: Array, bets: Bets, threshold: float, *, seen: Mask | None = None) -> Array:
@@ -36,16 +28,36 @@ def alarm_times(p: Array, bets: Bets, threshold: float, *, seen: Mask | None = N
     numpy.ndarray
         float64 ``(S,)``: number of images until the alarm; inf where none came in T images.
     """
-    return _alarms(p, [bets], threshold, group=len(p), seen=seen, first=0)
+    return grouped_alarm_times(p, [bets], threshold, group=len(p), seen=seen, first=0)
 
 
-def _alarms(
-    p: Array, bets: list[Bets], threshold: float, *, group: int, seen: Mask | None, first: int
+def grouped_alarm_times(
+    p: Array,
+    bets: Sequence[Bets],
+    threshold: float,
+    *,
+    group: int,
+    seen: Mask | None = None,
+    first: int = 0,
 ) -> Array:
     """Alarm times where each `group` of streams has bets of its own, of equal weights.
 
-    An alarm among the first images does not count, and the stream begins anew after it (R = 0):
-    for delays after a change at `first`.
+    Parameters
+    ----------
+    p, threshold, seen
+        As for :func:`alarm_times`.
+    bets : sequence of Bets
+        One a group.
+    group : int
+        Streams that share their bets.
+    first : int
+        An alarm among the first images does not count, and the stream begins anew after it
+        (R = 0): for delays after a change at `first`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``(S,)``, counted from the first image; inf where none came.
     """
     width = max(b.heights.shape[1] for b in bets)
     payoff = np.ones((len(bets), width, len(bets[0].weights)))
@@ -127,11 +139,42 @@ def stream_p_values(calibration: Array, stream: Array, rng: np.random.Generator)
     """
     both = np.concatenate([calibration, stream], axis=1)
     counts, level, n = ~np.isnan(both), _levels(both), calibration.shape[1]
-    places = Places(level[:, :n], counts[:, :n], levels=int(level.max(initial=0)) + 1)
+    parts = (level[:, :n], counts[:, :n], level[:, n:], counts[:, n:])
+    return level_p_values(*parts, levels=int(level.max(initial=0)) + 1, rng=rng)
+
+
+def level_p_values(
+    calibration: Counts,
+    calibration_seen: Mask,
+    stream: Counts,
+    seen: Mask,
+    *,
+    levels: int,
+    rng: np.random.Generator,
+) -> Array:
+    """:func:`stream_p_values` of values that are numbered already.
+
+    Parameters
+    ----------
+    calibration, stream : numpy.ndarray
+        int64 ``(S, n)`` and ``(S, T)``: place of each value among all that occur, from 0 up.
+    calibration_seen, seen : numpy.ndarray
+        Bool, the same shapes: False where the watch does not see the image.
+    levels : int
+        How many places there are.
+    rng : numpy.random.Generator
+        For the ties.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``(S, T)``; without meaning where the image is not seen.
+    """
+    places = Places(calibration, calibration_seen, levels=levels)
     u = rng.random((stream.shape[1], len(stream)))
     found = np.empty(u.shape)
-    for t, (now, seen) in enumerate(zip(level[:, n:].T, counts[:, n:].T, strict=True)):
-        found[t] = places.p_values(now, seen, u[t])
+    for t, (now, counts) in enumerate(zip(stream.T, seen.T, strict=True)):
+        found[t] = places.p_values(now, counts, u[t])
     return found.T
 
 
@@ -144,86 +187,6 @@ def _levels(values: Array) -> Counts:
     level = np.empty_like(new)
     np.put_along_axis(level, order, new.cumsum(1), axis=1)
     return level
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is simulated.
-
-    Attributes
-    ----------
-    calibration : int
-        Images that calibrate, those for the bets included.
-    clean : int
-        Images of the stream before the change.
-    length : int
-        Images of the stream in all.
-    share : float
-        Share of attacked images after the change.
-    streams : int
-        How many streams.
-    """
-
-    calibration: int = 500
-    clean: int = 1000
-    length: int = 10_000
-    share: float = 0.0
-    streams: int = 1000
-
-
-def simulate(
-    clean: Array,
-    attacked: Array | None,
-    threshold: float,
-    plan: Plan,
-    *,
-    seed: int,
-    levels: tuple[float, ...] | None = None,
-) -> Array:
-    """Alarm times of streams drawn from pools, each with its own calibration and its own bets.
-
-    Parameters
-    ----------
-    clean : numpy.ndarray
-        float64 ``(n,)``: values on clean images, low is suspicious; NaN where the watch does not
-        see the image.
-    attacked : numpy.ndarray, optional
-        The same on attacked images; not needed for a share of 0.
-    threshold : float
-        Of the e-detector.
-    plan : Plan
-        Sizes.
-    seed : int
-        Of all that is drawn.
-    levels : tuple of float, optional
-        All values the watch can take, if they are few.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 ``(S,)``: images until the alarm, counted from the change (``plan.clean``); inf
-        where none came. Every 25 streams share their bets, for speed: 1,000 streams have 40
-        choices of bets. Their calibrations are their own.
-    """
-    rng = np.random.Generator(np.random.Philox(key=seed))
-    apart, ranked = split(plan.calibration, seed)
-    count, group = round(len(ranked) * float(np.isfinite(clean).mean())), 25
-    bets = []
-    for _ in range(0, plan.streams, group):
-        known = rng.choice(clean, len(apart))
-        bets.append(choose_bets(known[~np.isnan(known)], ranked=count, levels=levels))
-    before = rng.choice(clean, (plan.streams, len(ranked)))
-    stream = rng.choice(clean, (plan.streams, plan.length))
-    if plan.share > 0 and attacked is not None:
-        hit = rng.random(stream.shape) < plan.share
-        hit[:, : plan.clean] = False
-        stream[hit] = rng.choice(attacked, int(hit.sum()))
-    seen = ~np.isnan(stream)
-    p = stream_p_values(before, stream, rng)
-    times = _alarms(
-        p, bets, threshold, group=group, seen=None if seen.all() else seen, first=plan.clean
-    )
-    return times - plan.clean
 
 
 def run_length(times: Array, length: int, *, confidence: float = 0.95) -> dict[str, float]:

@@ -1,9 +1,10 @@
-"""What a monitor watches: pure functions of scores (and labels) that give one number an image.
+"""What a monitor watches: pure functions of scores that give one number an image.
 
-Each takes ``(scores, labels, k)`` for a batch ``(N, C)`` and returns float64: ``(N,)``, or
-``(N, C)`` for a watch of every class; NaN where it does not see the image. Row i depends on image i
-alone, to the bit: how a stream is cut into batches must not matter. A new one is an entry in a
-mapping like :data:`WATCHES`.
+Each takes ``(scores, beside, k)`` for a batch ``(N, C)`` and returns float64: ``(N,)``, or
+``(N, C)`` for a watch of every class; NaN where it does not see the image. *beside* is what it
+needs beside the scores: labels, second scores, or nothing (None). Row i depends on image i alone,
+to the bit: how a stream is cut into batches must not matter. A new one is an entry in a mapping
+like :data:`WATCHES`.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tkmia_utils.validation import check_one_of
 
 Scores = torch.Tensor
 Labels = torch.Tensor | None
+NEEDS = ("nothing", "labels", "second")
 REACH = 3
 """How many ranks below the top k still count as a near miss."""
 
@@ -26,15 +28,15 @@ def _measure(function: Callable[..., torch.Tensor]) -> Callable[[Scores, Labels,
     """A measure of :mod:`tkmia_utils.measures` as a watch."""
 
     def watch(scores: Scores, labels: Labels, k: int) -> Scores:
-        return function(scores, _needed(labels), k)
+        return function(scores, _needed(labels, "labels"), k)
 
     return watch
 
 
-def _needed(labels: Labels) -> torch.Tensor:
-    if labels is None:
-        raise ValueError("labels: this watch needs them")
-    return labels
+def _needed(beside: Labels, name: str) -> torch.Tensor:
+    if beside is None:
+        raise ValueError(f"{name}: this watch needs them")
+    return beside
 
 
 def recall(scores: Scores, labels: Labels, k: int) -> Scores:
@@ -54,7 +56,7 @@ def recall(scores: Scores, labels: Labels, k: int) -> Scores:
     torch.Tensor
         float64 ``(N, C)``: 0, 1 or NaN.
     """
-    return torch.where(_needed(labels), in_top_k(scores, k).double(), torch.nan)
+    return torch.where(_needed(labels, "labels"), in_top_k(scores, k).double(), torch.nan)
 
 
 def rate(scores: Scores, labels: Labels, k: int) -> Scores:
@@ -84,6 +86,31 @@ def near_miss(scores: Scores, labels: Labels, k: int) -> Scores:
     return torch.where((below >= 1) & (below <= REACH), 1.0 / below.clamp_min(1).double(), 0.0)
 
 
+def second_look(scores: Scores, second: Labels, k: int) -> Scores:
+    """How far a label that is *not* in the top k stands above its border in the second scores.
+
+    The second scores are the classifier's own on copies of the image that were changed a little
+    (compressed, mirrored). A perturbation of small norm is fragile: on such a copy the hidden label
+    is often back, well within the top k. On a clean image the two lists agree but near the border.
+
+    Parameters
+    ----------
+    scores, second : torch.Tensor
+        Floating ``(N, C)``.
+    k : int
+        1 <= k <= C - 1.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``(N,)``: the highest second score of a label outside the top k, minus the k-th
+        highest second score; in units of scores.
+    """
+    beside = _needed(second, "second").double()
+    left_out = beside.masked_fill(in_top_k(scores, k), -torch.inf).amax(-1)
+    return left_out - kth_largest(beside, k)
+
+
 @dataclass(frozen=True)
 class Watch:
     """One thing to watch.
@@ -91,9 +118,9 @@ class Watch:
     Attributes
     ----------
     value : callable
-        ``(scores, labels, k)`` to float64 ``(N,)`` or ``(N, C)``.
-    needs_labels : bool
-        Without labels it waits; otherwise it is given None for them.
+        ``(scores, beside, k)`` to float64 ``(N,)`` or ``(N, C)``.
+    needs : {"nothing", "labels", "second"}
+        What it is given beside the scores. Without that it waits.
     per_class : bool
         Its values are ``(N, C)``, and every class is a detector of its own.
     suspicious : {"low", "high"}
@@ -103,18 +130,19 @@ class Watch:
     """
 
     value: Callable[[Scores, Labels, int], Scores]
-    needs_labels: bool
+    needs: Literal["nothing", "labels", "second"]
     per_class: bool
     suspicious: Literal["low", "high"]
     levels: Callable[[int], tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a side that is none."""
+        """Refuse a side that is none, and needs that nobody can meet."""
+        check_one_of(self.needs, NEEDS, name="needs")
         check_one_of(self.suspicious, ("low", "high"), name="suspicious")
 
-    def oriented(self, scores: Scores, labels: Labels, k: int) -> Scores:
+    def oriented(self, scores: Scores, beside: Labels, k: int) -> Scores:
         """Its values, with the other sign where high ones are suspicious: low always is."""
-        found = self.value(scores, labels, k).double()
+        found = self.value(scores, beside, k).double()
         return -found if self.suspicious == "high" else found
 
     def oriented_levels(self, k: int) -> tuple[float, ...] | None:
@@ -138,12 +166,14 @@ def _grades(k: int) -> tuple[float, ...]:
 
 
 WATCHES = {
-    "P@k": Watch(_measure(measures.precision_at_k), True, False, "low", _parts),
-    "AP@k": Watch(_measure(measures.average_precision_at_k), True, False, "low"),
-    "NDCG@k": Watch(_measure(measures.ndcg_at_k), True, False, "low"),
-    "TkAcc": Watch(_measure(measures.topk_accuracy), True, False, "low", _binary),
-    "recall": Watch(recall, True, True, "low", _binary),
-    "rate": Watch(rate, False, True, "low", _binary),
-    "gap": Watch(gap, False, False, "low"),
-    "near miss": Watch(near_miss, False, True, "high", _grades),
+    "P@k": Watch(_measure(measures.precision_at_k), "labels", False, "low", _parts),
+    "AP@k": Watch(_measure(measures.average_precision_at_k), "labels", False, "low"),
+    "NDCG@k": Watch(_measure(measures.ndcg_at_k), "labels", False, "low"),
+    "TkAcc": Watch(_measure(measures.topk_accuracy), "labels", False, "low", _binary),
+    "recall": Watch(recall, "labels", True, "low", _binary),
+    "rate": Watch(rate, "nothing", True, "low", _binary),
+    "gap": Watch(gap, "nothing", False, "low"),
+    "near miss": Watch(near_miss, "nothing", True, "high", _grades),
+    "second look": Watch(second_look, "second", False, "high"),
 }
+"""By name, all watches of the house."""

@@ -39,8 +39,8 @@ FORMS = (
     *(("default", "sigmoid"), ("default", "logits")),
 )
 PILOT = 16  # images a method
-# runs of the whole queue in notebooks 10 and 11, counted as if each went to its limit
-RUNS = {"10_imperceptible": 17, "11_minimal_norm": 30}
+# runs of the whole queue in the notebooks after 09, counted as if each went to its limit
+RUNS = {"10_imperceptible": 17, "11_minimal_norm": 30, "12_monitor": 10, "13_defence": 20}
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,8 @@ class _Study:
         cost.add(seconds, iterations=iterations, most=iterations)
 
     def _queue(self, given: Mapping[str, object], logits: torch.Tensor | None) -> protocol.Queue:
-        cells = protocol.list_cells(list(data.types_of(self.val)), given["ks"], given["pairs"])
+        ks = given["ks"] if "ks" in given else [given["k"]]
+        cells = protocol.list_cells(list(data.types_of(self.val)), ks, given["pairs"])
         rule = given["rule"]
         if logits is None:  # the label sets alone decide
             logits, rule = torch.zeros(len(self.val), len(self.val.classes)), "paper"
