@@ -13,6 +13,7 @@ smoothed classifier, up to the test's level, and not of the draws that the attac
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from scipy.stats import binom
 from torch import nn
 
 from tkmia_utils.defence.smoothing import Smoothing, noise_source, places_of, votes
+from tkmia_utils.engine.advice import AttackWarning
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.validation import K, check_k, is_int, is_number
@@ -225,10 +227,13 @@ def smoothed_norm(
             model, (smoothing.sigma * noise).to(device), places,
             temperature=settings.temperature, favoured=one, margin=settings.margin,
         )  # fmt: skip
-        result = attack(
-            soft, images[at], labels[at], specified[at], places,
-            method="tkmia_min", max_iter=settings.max_iter, runtime=runtime,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            # of soft votes: what an image is worth is decided below, by hard ones
+            warnings.simplefilter("ignore", AttackWarning)
+            result = attack(
+                soft, images[at], labels[at], specified[at], places,
+                method="tkmia_min", max_iter=settings.max_iter, runtime=runtime,
+            )  # fmt: skip
         assert result.adversarial is not None
         found[at] = result.adversarial
     return _least_scale(model, images.cpu(), found, label, ids, ks, smoothing, settings)
