@@ -148,7 +148,7 @@ def test_other_settings_weights_or_data_are_another_victim(victim, monkeypatch):
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("radius", -1.0), ("radius", float("nan")), ("radius", 0.0), ("noise", float("inf")),
+        ("radius", -1.0), ("radius", float("nan")), ("noise", float("inf")),
         ("noise", "0.1"), ("steps", 0), ("steps", 1.5), ("epochs", 0), ("epochs", True),
         ("batch", 0), ("lr", 0.0), ("lr", -1), ("seed", -1), ("loss", "hinge"),
     ],

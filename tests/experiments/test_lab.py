@@ -58,6 +58,19 @@ def test_the_lab_gives_the_data_of_the_parameters_and_says_so(tmp_path, monkeypa
     assert "train: 8 images" in repr(lab) and lab.val.card in repr(lab)
 
 
+def test_fresh_images_are_held_out_ones_of_another_seed_where_they_are_made(tmp_path, monkeypatch):
+    lab = opened(tmp_path, monkeypatch)
+    fresh = lab.fresh(5)
+    wanted = data.load("emoji", "val", n=6, size=32, seed=5, cache=tmp_path / "cache")
+    assert fresh.fingerprint() == wanted.fingerprint() != lab.val.fingerprint()
+    assert fresh.split == "val" and fresh.classes == lab.classes
+    assert not set(fresh.ids) & {*lab.val.ids, *lab.train.ids}
+    assert lab.fresh(3).fingerprint() == lab.val.fingerprint()  # the seed of its own
+    yours = Lab(tmp_path, "tiny", "04_mine", {**lab.parameters, "dataset": "folder"})
+    vars(yours)["val"] = lab.val
+    assert yours.fresh(5) is lab.val  # photos are not made on the spot
+
+
 def test_the_victim_of_the_profile_gives_classes_and_clean_logits(tmp_path, monkeypatch):
     made = victims.recipe("small", epochs=1, batch=8, seed=0)
     first = opened(tmp_path, monkeypatch)

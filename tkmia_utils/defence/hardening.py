@@ -36,7 +36,8 @@ class Hardening:
     Attributes
     ----------
     radius : float
-        Of the L2 ball of the inner attack, in pixels in [0, 1]; 0: no attack.
+        Of the L2 ball of the inner attack, in pixels in [0, 1]; 0: no attack
+        (without noise either: the victim is trained on, a control).
     steps : int
         Gradient steps of the inner attack.
     loss : {"ranking", "bce"}
@@ -74,8 +75,6 @@ class Hardening:
                 raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
         if not self.lr:
             raise ValueError("lr: expected a number > 0, got 0")
-        if not self.radius and not self.noise:
-            raise ValueError("radius: expected a number > 0 where there is no noise, got 0")
 
 
 def harden(

@@ -92,7 +92,9 @@ def second_scores(
     Raises
     ------
     ValueError
-        As for :class:`MeanScores`.
+        No images; or as for :class:`MeanScores`.
     """
+    if not len(images):
+        raise ValueError("images: expected at least one")
     look = MeanScores(model, copies)
     return torch.cat([look(part).float().cpu() for part in images.split(batch)])

@@ -34,7 +34,8 @@ def run_lengths(
     watches : sequence of str
         Each as a monitor of its own.
     plan : Plan
-        Of the streams; its share does not count.
+        Of the streams. They are clean from the first image on and share nothing: its `share`,
+        `clean` and `group` do not count.
     arl : float
         Nominal run length.
     seed : int
@@ -49,8 +50,10 @@ def run_lengths(
         :func:`tkmia_utils.monitor.streams.run_length`. The charts are left out for watches that
         do not see every image, and for those of several classes.
     """
-    streams = drawn_for(scene, replace(plan, share=0.0), seed=seed)
+    # a group of its own for every stream: the intervals are over independent streams
+    streams = drawn_for(scene, replace(plan, share=0.0, clean=0, group=1), seed=seed)
     few = slice(0, charted)
+    calibration = np.concatenate([streams.apart, streams.before], axis=1)[few]
     lines = []
 
     def note(watch: str, chart: str, times: Array) -> None:
@@ -59,11 +62,11 @@ def run_lengths(
 
     for name in watches:
         times = first_alarms(scene, [name], streams, [arl], seed=seed)[0]
-        note(name, "e-detector", times + plan.clean)
+        note(name, "e-detector", times)
         values = scene.clean.values(name, scene.cell.k, scene.members)
         if values.shape[1] > 1 or np.isnan(values).any():
             continue
-        before, now = values[streams.before[few], 0], values[streams.stream[few], 0]
+        before, now = values[calibration, 0], values[streams.stream[few], 0]
         steps = plug_in_increments(now, before)
         note(name, "CUSUM, plug-in", cusum_times(steps, gaussian_threshold(arl)))
         note(name, "Shewhart, plug-in", shewhart_times(now, before, arl=arl))
@@ -88,7 +91,14 @@ def oracle_delays(scene: Scene, streams: Streams, *, arl: float, seed: int) -> A
     -------
     numpy.ndarray
         float64 ``(S,)``, from the change; inf where no alarm came.
+
+    Raises
+    ------
+    ValueError
+        Not one class, or none of the clean images has it.
     """
+    if len(scene.members) != 1:
+        raise ValueError(f"scene: expected one class in members, got {len(scene.members)}")
     clean, attacked = (
         s.values("recall", scene.cell.k, scene.members)[:, 0] for s in (scene.clean, scene.attacked)
     )
@@ -96,11 +106,14 @@ def oracle_delays(scene: Scene, streams: Streams, *, arl: float, seed: int) -> A
     first = streams.plan.clean
     # a rate of exactly 0 or 1 would make one clean image proof
     known = np.count_nonzero(~np.isnan(clean))
+    if not known:
+        raise ValueError("scene: no clean image has the class")
     rate = float(np.clip(np.nanmean(clean), 0.5 / known, 1 - 0.5 / known))
     rates = {"clean": rate, "attacked": min(float(np.nanmean(now[:, first:])), rate)}
-    rng = np.random.Generator(np.random.Philox(key=seed))
+    rng = np.random.Generator(np.random.Philox(key=seed + 2**67))  # not that of the streams
     null = clean[rng.integers(len(clean), size=(ORACLE_STREAMS, int(4 * arl)))]
-    grid = np.linspace(1, np.log(arl) + 2, 200)
+    # a weak change moves it little at a time: then a threshold below 1 can do
+    grid = np.concatenate([np.geomspace(0.01, 1, 50), np.linspace(1, np.log(arl) + 2, 200)])
     lengths = _mean_runs(oracle_increments(null, **rates), grid)
     threshold = float(grid[int((lengths >= arl).argmax())])
     return cusum_times(oracle_increments(now, **rates), threshold, first=first) - first

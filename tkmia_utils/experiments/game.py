@@ -59,6 +59,11 @@ def attack_all(
         ``hidden`` and ``kept`` (hidden, and no measure fell).
     sent : dict of str to Sent
         By attacker.
+
+    Raises
+    ------
+    ValueError
+        A runtime that keeps no images; or as :func:`tkmia_utils.attack`.
     """
     frames, sent = [], {}
     originals = data.images(queue.index)
@@ -66,10 +71,13 @@ def attack_all(
         asked = {**settings, **own}
         target = asked.pop("through", model)
         _, result = protocol.run(target, queue, data, **asked)
-        found = judge(model, originals, result.adversarial, queue, data)
-        found = found.assign(run=name, k=queue.k, l2=result.l2)
+        images = result.adversarial
+        if images is None:
+            raise ValueError("runtime: expected one that keeps the images")
+        found = judge(model, originals, images, queue, data)
+        found = found.assign(run=name, k=queue.k.numpy(), l2=result.l2.numpy())
         frames.append(found[["cell", "k", "image", "run", "l2", "hidden", "kept"]])
-        sent[name] = Sent(result.adversarial, torch.tensor(found["hidden"].tolist()))
+        sent[name] = Sent(images, torch.tensor(found["hidden"].tolist()))
     return pd.concat(frames, ignore_index=True), sent
 
 

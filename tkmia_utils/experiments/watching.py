@@ -1,5 +1,6 @@
 """The owner against the attacker: what each watch sees of each attack, and how soon it rings."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,14 @@ from tkmia_utils.experiments.intervals import resampled
 from tkmia_utils.experiments.protocol import Cell, Queue
 from tkmia_utils.monitor.conformal import Array, Mask
 from tkmia_utils.monitor.evidence import thresholds
-from tkmia_utils.monitor.simulation import CLEAN, Plan, Streams, detection_times, draw_streams
+from tkmia_utils.monitor.simulation import (
+    CLEAN,
+    Plan,
+    Streams,
+    detection_times,
+    draw_streams,
+    with_labels,
+)
 from tkmia_utils.monitor.watches import WATCHES
 from tkmia_utils.victims.prediction import logits_of
 
@@ -164,7 +172,7 @@ def first_alarms(
     seed : int
         Of ties and labels.
     labelled : float
-        Share of images with labels.
+        Share of images of the stream with labels, the same images for all watches.
 
     Returns
     -------
@@ -180,12 +188,13 @@ def first_alarms(
         detectors += [(name, share, clean[:, d], attacked[:, d]) for d in range(width)]
     shares = [share for _, share, _, _ in detectors]
     limits = np.stack([thresholds(arl, shares) for arl in arls])
+    few = None if labelled >= 1 else with_labels(streams.plan, labelled, seed=seed)
     first = np.full((len(arls), streams.plan.streams), np.inf)
     for i, (name, _, clean, attacked) in enumerate(detectors):
         times = detection_times(
             clean, attacked, streams, limits[:, i].tolist(), seed=seed + i,
             levels=WATCHES[name].oriented_levels(k),
-            labelled=labelled if WATCHES[name].needs == "labels" else 1.0,
+            labelled=few if WATCHES[name].needs == "labels" else None,
         )  # fmt: skip
         first = np.minimum(first, times)
     return first
@@ -194,22 +203,36 @@ def first_alarms(
 def side_by_side(parts: Sequence[tuple[Scene, Streams]]) -> tuple[Scene, Streams]:
     """Streams of several attacks on the same clean images as one scene, to be simulated at once.
 
-    Their plans must agree in all but the share; the streams come in the order of the parts.
+    The streams come in the order of the parts. Those of the first ring exactly when they would
+    alone; the others get other numbers for their ties, so that only the distribution is the same.
+
+    Raises
+    ------
+    ValueError
+        Plans that differ in more than the share, or scenes of different cells.
     """
-    first, plan = parts[0]
-    attack, before = [], 0
-    for scene, streams in parts:
-        attack.append(np.where(streams.attack == CLEAN, CLEAN, streams.attack + before))
-        before += len(scene.attacked)
-    every = [scene.attacked for scene, _ in parts]
-    pool = Sight(*(torch.cat([getattr(s, n) for s in every]) for n in vars(every[0])))
-    arrays = {
-        name: np.concatenate([getattr(streams, name) for _, streams in parts])
-        for name in ("apart", "before", "stream")
-    }
-    many = sum(streams.plan.streams for _, streams in parts)
-    streams = Streams(replace(plan.plan, streams=many), **arrays, attack=np.concatenate(attack))
-    return replace(first, attacked=pool), streams
+    scene, plan = parts[0][0], replace(parts[0][1].plan, share=0.0)
+    for other, streams in parts:
+        alike = replace(streams.plan, share=0.0) == plan, len(other.clean) == len(scene.clean)
+        if not all(alike) or (other.cell, other.members) != (scene.cell, scene.members):
+            raise ValueError("parts: expected one cell, and plans that differ in their share alone")
+    # where the last group of a part is smaller, all are cut into equal ones
+    group = math.gcd(plan.group, plan.streams)
+    owner = np.arange(0, plan.streams, group) // plan.group
+    attack, pool = [], 0
+    for other, streams in parts:
+        attack.append(np.where(streams.attack == CLEAN, CLEAN, streams.attack + pool))
+        pool += len(other.attacked)
+    every = [other.attacked for other, _ in parts]
+    attacked = Sight(*(torch.cat([getattr(s, n) for s in every]) for n in vars(every[0])))
+    joined = Streams(
+        replace(parts[0][1].plan, streams=len(parts) * plan.streams, group=group),
+        apart=np.concatenate([streams.apart[owner] for _, streams in parts]),
+        before=np.concatenate([streams.before for _, streams in parts]),
+        stream=np.concatenate([streams.stream for _, streams in parts]),
+        attack=np.concatenate(attack),
+    )
+    return replace(scene, attacked=attacked), joined
 
 
 def summary(
@@ -233,7 +256,8 @@ def summary(
     Returns
     -------
     dict of str to float
-        ``power, power low, power high, delay, delay low, delay high``; delay is the median.
+        ``power, power low, power high, delay, delay low, delay high``; delay is the median (the
+        lower of the two middle ones), inf if fewer than half of the streams rang.
     """
     rang = times <= within
     groups = np.arange(len(times)) // group

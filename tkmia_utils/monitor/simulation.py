@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tkmia_utils.monitor.conformal import Array, Counts, Mask
+from tkmia_utils.monitor.conformal import Array, Counts, Mask, Places, uniforms
 from tkmia_utils.monitor.evidence import choose_bets, split
-from tkmia_utils.monitor.streams import grouped_alarm_times, level_p_values
+from tkmia_utils.monitor.streams import grouped_alarm_times
 
 CLEAN = -1  # in `Streams.attack`: the image came as it is
 AT_ONCE = 2**22  # p-values held at a time; of no influence on any result
@@ -162,7 +162,7 @@ def detection_times(
     *,
     seed: int,
     levels: tuple[float, ...] | None = None,
-    labelled: float = 1.0,
+    labelled: Mask | None = None,
 ) -> Array:
     """When a detector on one value an image reaches each of some thresholds.
 
@@ -177,11 +177,12 @@ def detection_times(
     limits : sequence of float
         Thresholds of the e-detector.
     seed : int
-        Of ties and of the choice of images with labels.
+        Of ties.
     levels : tuple of float, optional
         All values the watch can take, if they are few.
-    labelled : float
-        Share of the images of the stream that the watch sees, drawn by chance.
+    labelled : numpy.ndarray, optional
+        Bool ``(S, T)``: images of the streams that the watch may see, for instance those of
+        :func:`with_labels`; default all.
 
     Returns
     -------
@@ -194,11 +195,11 @@ def detection_times(
     known = ~np.isnan(pool)
     found, level = np.unique(np.where(known, pool, np.inf), return_inverse=True)
     level = level.reshape(pool.shape)
-    rng = np.random.Generator(np.random.Philox(key=seed + 2**65))
-    bets = []
-    for apart in streams.apart:
-        ranked = round(streams.before.shape[1] * float(known[: len(clean)].mean()))
-        bets.append(choose_bets(pool[apart][known[apart]], ranked=ranked, levels=levels))
+    ranked = round(streams.before.shape[1] * float(known[: len(clean)].mean()))
+    bets = [
+        choose_bets(pool[apart][known[apart]], ranked=ranked, levels=levels)
+        for apart in streams.apart
+    ]
     times = np.empty((len(limits), plan.streams))
     # whole groups, as many as fit
     step = plan.group * max(1, AT_ONCE // (plan.group * (plan.length + len(found))))
@@ -206,9 +207,12 @@ def detection_times(
         rows = slice(start, min(start + step, plan.streams))
         before, now = streams.before[rows], streams.stream[rows]
         now = np.where(streams.attack[rows] == CLEAN, now, len(clean) + streams.attack[rows])
-        before_seen = known[before]
-        seen = known[now] & (rng.random(now.shape) < labelled)
-        p = level_p_values(level[before], before_seen, level[now], seen, levels=len(found), rng=rng)
+        seen = known[now] if labelled is None else known[now] & labelled[rows]
+        # a stream's own numbers, whichever streams are looked at together
+        u = uniforms(seed + 2**65, start, *now.shape)
+        places = Places(level[before], known[before], levels=len(found))
+        steps = zip(level[now].T, seen.T, u.T, strict=True)
+        p = np.stack([places.p_values(*step) for step in steps]).T
         own = bets[start // plan.group : -(-rows.stop // plan.group)]
         for i, limit in enumerate(limits):
             times[i, rows] = grouped_alarm_times(
@@ -216,6 +220,11 @@ def detection_times(
                 seen=None if seen.all() else seen,
             )  # fmt: skip
     return times - plan.clean
+
+
+def with_labels(plan: Plan, share: float, *, seed: int) -> Mask:
+    """Which images have labels if a share of them is labelled by chance, bool ``(S, T)``."""
+    return np.asarray(uniforms(seed + 2**66, 0, plan.streams, plan.length) < share)
 
 
 def simulate(
@@ -245,4 +254,5 @@ def simulate(
     """
     many = 0 if attacked is None else len(attacked)
     streams = draw_streams(plan, images=len(clean), attacked=many, seed=seed)
-    return detection_times(clean, attacked, streams, [threshold], seed=seed, levels=levels)[0]
+    times = detection_times(clean, attacked, streams, [threshold], seed=seed, levels=levels)
+    return np.asarray(times[0])

@@ -1,10 +1,12 @@
 """Figures of the owner's side: how soon each watch rings, and what an attacker pays for silence."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -50,7 +52,7 @@ def delays(table: pd.DataFrame, *, horizon: int) -> Figure:
         ax.set_yticks(range(len(watches)), watches)
         ax.grid(axis="y", color="#E6E6E6", linewidth=0.6)
     axes[0, 0].invert_yaxis()
-    handles = {}
+    handles: dict[str, Artist] = {}
     for ax in axes[0]:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     axes[0, -1].legend(
@@ -81,7 +83,7 @@ def frontier(table: pd.DataFrame, *, horizon: int, watches: Sequence[str]) -> Fi
     marks = "osD^vP*X<>hp"
     colours = plt.get_cmap("cividis")(np.linspace(0, 0.9, len(table)))
     for ax, name in zip(axes[0], watches, strict=True):
-        for (_, row), mark, colour in zip(table.iterrows(), marks, colours, strict=False):
+        for (_, row), mark, colour in zip(table.iterrows(), cycle(marks), colours, strict=False):
             silent = not np.isfinite(row[name])
             ax.plot(row["norm"], 1.3 * horizon if silent else row[name], mark, color=colour,
                     markersize=8, markerfacecolor="none" if silent else colour,
