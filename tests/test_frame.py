@@ -28,7 +28,7 @@ FLOORS = [
     ["engine", "victims"],
     ["defence"],
     ["experiments"],
-    ["report"],
+    ["report", "course"],
     ["paper"],
     ["pipeline"],
 ]
