@@ -79,3 +79,14 @@ def test_a_figure_without_a_finite_norm_is_drawn_all_the_same(norm):
         defence.transformations(table), defence.success_by_norm(rows), defence.gap(rows),
     ):  # fmt: skip
         fig.canvas.draw()
+
+
+def test_attacks_that_all_failed_are_drawn_at_infinity():
+    rows = [
+        {"defence": name, "attacker": "adaptive", "norm": np.inf, "norm low": np.inf}
+        | {"norm high": np.inf, "kept": 0.0, "kept low": 0.0, "kept high": 0.0}
+        for name in ("PNG", "blurred")
+    ]
+    figure = defence.transformations(pd.DataFrame(rows))
+    figure.canvas.draw()
+    assert figure.axes[1].get_xticklabels()[-1].get_text() == "∞"

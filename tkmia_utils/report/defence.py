@@ -42,8 +42,8 @@ def transformations(table: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(table["defence"]))
     attackers = [name for name in ATTACKERS if name in set(table["attacker"])]
     fig, axes = plt.subplots(1, 2, figsize=(11, 0.62 * len(names) + 1.6), sharey=True)
-    ends = table[["norm", "norm low", "norm high"]].replace(np.inf, np.nan)
-    most = 1.15 * float(np.nanmax(ends.to_numpy(), initial=0.0)) or 1.0
+    ends = table[["norm", "norm low", "norm high"]].to_numpy(dtype=float)
+    most = 1.15 * float(ends[np.isfinite(ends)].max(initial=0.0)) or 1.0
     for ax, column, limit in zip(axes, ("kept", "norm"), (1.0, most), strict=True):
         _bands(ax, names)
         for i, attacker in enumerate(attackers):
