@@ -5,30 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from colours import CLASSES, colours
 from torch import nn
 from torch.nn import functional
 
 from tkmia_utils import victims
-from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.defence import hardening
 from tkmia_utils.defence.hardening import Hardening, harden, perturbed
 from tkmia_utils.victims import Victim
 
-CLASSES = ("red", "green", "blue")
 NOISY = Hardening(radius=0.0, noise=0.2, epochs=2, batch=16)
 ATTACKED = Hardening(radius=0.5, epochs=2, batch=16)
-
-
-def colours(n: int = 96, seed: int = 0, split: str = "train") -> MultiLabelDataset:
-    """Noise with a brighter channel for every label."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.rand(n, 3, generator=generator) < 0.5
-    noise = torch.randint(0, 120, (n, 3, 16, 16), generator=generator)
-    pixels = (noise + 100 * labels[:, :, None, None]).to(torch.uint8)
-    return MultiLabelDataset(
-        name="colours", split=split, classes=CLASSES, labels=labels,
-        ids=tuple(f"{split}-{i}" for i in range(n)), load=pixels.__getitem__, card="noise", size=16,
-    )  # fmt: skip
 
 
 TRAIN, HELD_OUT = colours(), colours(seed=1, split="val")

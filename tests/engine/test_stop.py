@@ -41,6 +41,24 @@ def run(method, *, of=None, **call):
     return attack(*(of or world()), K, method=method, slots=4, **settings)
 
 
+class Cut(Exception):
+    """A model that breaks."""
+
+
+def breaks_at(model, call):
+    """The model, which breaks at its call of that number and never again."""
+    calls = 0
+
+    def fragile(x):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise Cut
+        return model(x)
+
+    return fragile
+
+
 @pytest.mark.parametrize("bits", [None, 8])
 @pytest.mark.parametrize("stop", list(STOPS))
 @pytest.mark.parametrize("method", list(ATTACKS))
@@ -211,17 +229,8 @@ def test_bad_stops_bits_and_files_are_refused(call, message):
 
 def test_a_checkpoint_carries_best_iterates_and_files(tmp_path):
     model, *sets = world()
-    calls, whole = 0, run("tkmia_min", stop="imperceptible", bits=8, files=True, snapshots=[5])
-
-    class Cut(Exception):
-        pass
-
-    def fragile(x):
-        nonlocal calls
-        calls += 1
-        if calls == 60:
-            raise Cut
-        return model(x)
+    whole = run("tkmia_min", stop="imperceptible", bits=8, files=True, snapshots=[5])
+    fragile = breaks_at(model, 60)
 
     call = dict(stop="imperceptible", bits=8, files=True, snapshots=[5])
     call |= dict(checkpoint=tmp_path / "state", checkpoint_every=7)
@@ -294,17 +303,8 @@ def test_a_gap_of_zero_changes_no_bit_and_a_queue_keeps_each_image_its_own():
 @pytest.mark.parametrize("stop", [WATCHED, Stop(below=2)], ids=str)
 def test_a_checkpoint_and_a_file_carry_gap_and_depth(tmp_path, stop):
     model, *sets = world()
-    calls, whole = 0, run("tkmia_min", stop=stop)
-
-    class Cut(Exception):
-        pass
-
-    def fragile(x):
-        nonlocal calls
-        calls += 1
-        if calls == 50:
-            raise Cut
-        return model(x)
+    whole = run("tkmia_min", stop=stop)
+    fragile = breaks_at(model, 50)
 
     call = dict(checkpoint=tmp_path / "state", checkpoint_every=7)
     with pytest.raises(Cut):

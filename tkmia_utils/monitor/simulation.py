@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tkmia_utils.monitor.conformal import Array, Counts, Mask, Places, uniforms
+from tkmia_utils.monitor.conformal import Array, Counts, Mask, uniforms
 from tkmia_utils.monitor.evidence import choose_bets, split
-from tkmia_utils.monitor.streams import grouped_alarm_times
+from tkmia_utils.monitor.streams import grouped_alarm_times, level_p_values
 
 CLEAN = -1  # in `Streams.attack`: the image came as it is
 AT_ONCE = 2**22  # p-values held at a time; of no influence on any result
@@ -210,9 +210,8 @@ def detection_times(
         seen = known[now] if labelled is None else known[now] & labelled[rows]
         # a stream's own numbers, whichever streams are looked at together
         u = uniforms(seed + 2**65, start, *now.shape)
-        places = Places(level[before], known[before], levels=len(found))
-        steps = zip(level[now].T, seen.T, u.T, strict=True)
-        p = np.stack([places.p_values(*step) for step in steps]).T
+        parts = (level[before], known[before], level[now], seen)
+        p = level_p_values(*parts, u, levels=len(found))
         own = bets[start // plan.group : -(-rows.stop // plan.group)]
         for i, limit in enumerate(limits):
             times[i, rows] = grouped_alarm_times(

@@ -140,7 +140,8 @@ def stream_p_values(calibration: Array, stream: Array, rng: np.random.Generator)
     both = np.concatenate([calibration, stream], axis=1)
     counts, level, n = ~np.isnan(both), _levels(both), calibration.shape[1]
     parts = (level[:, :n], counts[:, :n], level[:, n:], counts[:, n:])
-    return level_p_values(*parts, levels=int(level.max(initial=0)) + 1, rng=rng)
+    u = rng.random((stream.shape[1], len(stream))).T
+    return level_p_values(*parts, u, levels=int(level.max(initial=0)) + 1)
 
 
 def level_p_values(
@@ -148,9 +149,9 @@ def level_p_values(
     calibration_seen: Mask,
     stream: Counts,
     seen: Mask,
+    u: Array,
     *,
     levels: int,
-    rng: np.random.Generator,
 ) -> Array:
     """:func:`stream_p_values` of values that are numbered already.
 
@@ -160,10 +161,10 @@ def level_p_values(
         int64 ``(S, n)`` and ``(S, T)``: place of each value among all that occur, from 0 up.
     calibration_seen, seen : numpy.ndarray
         Bool, the same shapes: False where the watch does not see the image.
+    u : numpy.ndarray
+        float64 ``(S, T)`` in [0, 1), for the ties.
     levels : int
         How many places there are.
-    rng : numpy.random.Generator
-        For the ties.
 
     Returns
     -------
@@ -171,10 +172,9 @@ def level_p_values(
         float64 ``(S, T)``; without meaning where the image is not seen.
     """
     places = Places(calibration, calibration_seen, levels=levels)
-    u = rng.random((stream.shape[1], len(stream)))
-    found = np.empty(u.shape)
-    for t, (now, counts) in enumerate(zip(stream.T, seen.T, strict=True)):
-        found[t] = places.p_values(now, counts, u[t])
+    found = np.empty(u.T.shape)
+    for t, step in enumerate(zip(stream.T, seen.T, u.T, strict=True)):
+        found[t] = places.p_values(*step)
     return found.T
 
 

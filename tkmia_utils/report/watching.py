@@ -89,7 +89,7 @@ def frontier(table: pd.DataFrame, *, horizon: int, watches: Sequence[str]) -> Fi
                     markersize=8, markerfacecolor="none" if silent else colour,
                     label=row["attacker"])  # fmt: skip
         ax.axhline(horizon, color="black", linewidth=0.8, linestyle=":")
-        ax.set(yscale="log", xlabel="norm, times the least", title=name)
+        ax.set(yscale="log", xlabel="relative norm", title=name)
     axes[0, 0].set_ylabel("images until the alarm (median)")
     axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     return figure
