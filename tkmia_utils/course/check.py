@@ -27,21 +27,32 @@ import pandas as pd
 from tkmia_utils.course import (
     attack,
     audit,
+    classifier,
     closed_form,
     data,
+    defending,
+    imperceptible,
+    least_norm,
     lemma,
     many,
     measures,
     places,
+    primer,
     rivals,
     steps,
+    tables,
+    toy,
+    watching,
 )
 from tkmia_utils.course.exercise import Exercise
 from tkmia_utils.course.judge import judge_function, judge_value, telling_case, verdict
 from tkmia_utils.course.session import session
 from tkmia_utils.course.verdict import BLANK, RIGHT, WRONG, Text, Verdict
 
-_TOPICS = (measures, places, lemma, closed_form, data, attack, steps, many, rivals, audit)
+_TOPICS = (
+    *(toy, measures, places, lemma, closed_form, data, classifier, primer, attack, steps, many),
+    *(rivals, tables, audit, imperceptible, least_norm, watching, defending),
+)
 EXERCISES: Mapping[str, Exercise] = MappingProxyType(
     {
         exercise.name: exercise

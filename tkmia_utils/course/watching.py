@@ -1,0 +1,5 @@
+"""Exercises."""
+
+from tkmia_utils.course.exercise import Exercise
+
+EXERCISES: tuple[Exercise, ...] = ()
