@@ -1,4 +1,4 @@
-"""Command line: ``python -m tkmia_utils.course student`` and ``... grade``."""
+"""Command line: ``python -m tkmia_utils.course make``, ``... student`` and ``... grade``."""
 
 import argparse
 import importlib
@@ -11,8 +11,11 @@ from pathlib import Path
 
 from tkmia_utils.course import report
 from tkmia_utils.course.grade import Graded, Item, grade, grade_folder
+from tkmia_utils.course.handout import make_course
 from tkmia_utils.course.sandbox import CannotStart, Limits, guard
 from tkmia_utils.course.strip import make_student
+
+_REPOSITORY = Path(__file__).parents[2]
 
 
 def main(arguments: Sequence[str] | None = None, *, items: Sequence[Item] | None = None) -> int:
@@ -35,6 +38,8 @@ def main(arguments: Sequence[str] | None = None, *, items: Sequence[Item] | None
         if options.command == "student":
             for path in make_student(options.source, options.out):
                 print(path)
+        elif options.command == "make":
+            print(make_course(options.root, options.out))
         else:
             _grade(options, items)
     except (ValueError, CannotStart) as error:
@@ -114,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     student = commands.add_parser("student", help="make students' notebooks from solutions")
     student.add_argument("source", help="a solution notebook, or a folder of them")
     student.add_argument("out", help="a notebook, or a folder")
+    maker = commands.add_parser("make", help="make the students' and the teacher's folder")
+    maker.add_argument("out", help="a new or an empty folder")
+    maker.add_argument("--root", default=_REPOSITORY, help="the repository (default: this one)")
     grader = commands.add_parser("grade", help="grade a submission, or a folder of them")
     grader.add_argument("work", help="a student's notebook, or a folder of them")
     grader.add_argument(
