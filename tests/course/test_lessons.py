@@ -185,3 +185,12 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="out: expected a new or an empty folder"):
         handout.make_course(ROOT, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_readme_tells_the_same_minutes():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        lesson = read_lesson(path)
+        row = next(line for line in readme.split("\n") if f"(notebooks/{path.name}) |" in line)
+        cells_ = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells_[2:4] == [str(lesson.reading), str(lesson.exercises)], path.stem

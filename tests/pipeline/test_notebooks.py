@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -18,14 +17,6 @@ SAMPLES = ROOT.parent / "shared" / "samples"
 SMOKE = ROOT / "tkmia_utils" / "pipeline" / "profiles" / "smoke.yaml"
 
 pytestmark = pytest.mark.notebook
-
-
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory) -> Path:
-    """A folder with the notebooks and nothing else."""
-    root = tmp_path_factory.mktemp("workshop")
-    shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    return root
 
 
 def listed(root: Path, profile: str) -> dict:

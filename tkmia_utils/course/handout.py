@@ -19,7 +19,7 @@ from tkmia_utils.course.lessons import Lesson, Task, read_lesson
 from tkmia_utils.course.strip import strip
 from tkmia_utils.files import write_atomically
 
-# What a student needs beside the notebooks: no tests, no record, nothing that develops the package.
+# What a student needs beside the notebooks; no tests, no record.
 PACKED = (
     *("tkmia_utils", "data", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE"),
     *("CITATION.cff", "docs/glossary.md", "docs/course.md", "docs/your_own_model.md"),
@@ -127,8 +127,8 @@ def syllabus(lessons: Sequence[Lesson]) -> str:
     lines = [
         "# Syllabus",
         "",
-        "Minutes of reading are an estimate by rule (130 words or 12 lines of code a minute), those",
-        "of exercises what their authors allow. What a machine computes is extra.",
+        "Minutes of reading are an estimate by rule (130 words or 12 lines of code each);",
+        "those of exercises are what their authors allow. What a machine computes is extra.",
         "",
         "| lesson | reading | exercises | points | machine |",
         "|---|---|---|---|---|",
