@@ -25,10 +25,12 @@ from typing import Any
 import pandas as pd
 
 from tkmia_utils.course import (
+    alarm,
     attack,
     audit,
     classifier,
     closed_form,
+    convexity,
     data,
     defending,
     imperceptible,
@@ -38,6 +40,7 @@ from tkmia_utils.course import (
     measures,
     places,
     primer,
+    refill,
     rivals,
     steps,
     tables,
@@ -50,8 +53,9 @@ from tkmia_utils.course.session import session
 from tkmia_utils.course.verdict import BLANK, RIGHT, WRONG, Text, Verdict
 
 _TOPICS = (
-    *(toy, measures, places, lemma, closed_form, data, classifier, primer, attack, steps, many),
-    *(rivals, tables, audit, imperceptible, least_norm, watching, defending),
+    *(toy, measures, places, alarm, lemma, closed_form, convexity, data, classifier, primer),
+    *(attack, steps, refill, many, rivals, tables, audit, imperceptible, least_norm, watching),
+    *(defending,),
 )
 EXERCISES: Mapping[str, Exercise] = MappingProxyType(
     {

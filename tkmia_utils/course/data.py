@@ -1,9 +1,10 @@
-"""Exercises on notebooks 03 and 04: labels, and the two figures that are called mAP."""
+"""Exercises on notebook 03: label sets, what goes with what, and labels from a CSV."""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from tkmia_utils import measures
 from tkmia_utils.course.exercise import Case, Exercise, mutant
 from tkmia_utils.data import summary
 
@@ -51,76 +52,89 @@ def share_given(labels: torch.Tensor, given: int, other: int) -> float:
     return float(shown[:, other].double().mean())
 
 
-def _scored(rng: np.random.Generator) -> list[Case]:
-    """Scores without ties; every class has an image, and every image a label."""
+_NAMES = ("bus", "car", "carriage", "cow", "dog", "person", "potted plant", "TV")
+
+
+def _label_columns(rng: np.random.Generator) -> list[Case]:
+    """Label columns of two CSV files; the first rows have what is easily read wrongly."""
     cases: list[Case] = []
     for trial in range(10):
-        images, classes = 4 + trial // 2, 3 + trial // 3
-        scores = np.round(2 * rng.permutation(images * classes) / (images * classes) - 1, 2)
-        scores = scores + np.arange(scores.size) * 1e-4  # what rounding made equal
-        labels = rng.random((images, classes)) < 0.4
-        labels[np.arange(images), rng.integers(0, classes, images)] = True
-        labels[rng.integers(0, images, classes), np.arange(classes)] = True
-        grid = scores.reshape(images, classes)
-        cases.append((torch.from_numpy(grid), torch.from_numpy(labels)))
+        used = [n for n in _NAMES if n not in rng.choice(["bus", "cow", "person"], trial % 2)]
+
+        def row(names: Sequence[str]) -> str:
+            marks = [str(rng.choice([";", "; ", " ;"])) for _ in names]
+            return "".join(a + b for a, b in zip(names, marks, strict=True)).rstrip("; ")
+
+        def some(most: int, used: Sequence[str] = used) -> list[str]:
+            return [str(n) for n in rng.permutation(used)[: int(rng.integers(1, most))]]
+
+        train = [row([str(n) for n in part]) for part in np.array_split(rng.permutation(used), 4)]
+        train[0] += ";"
+        train += [row(some(4)) for _ in range(trial // 3)]
+        # nothing; an empty name; a name within another; upper case; a space before a name
+        val = ["", "dog;", "carriage", "TV;car", f"dog; {rng.choice(['car', 'potted plant'])}"]
+        val += [row(some(4, [n for n in used if n != "person"])) for _ in range(trial // 2)]
+        cases.append((train, [str(text) for text in rng.permutation(val)]))
     return cases
 
 
-def _both(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    by_class = measures.class_average_precision(scores, labels)
-    by_image = measures.average_precision_at_k(scores, labels, scores.shape[1])
-    return by_class.mean(), by_image.mean()
+def label_matrix(train: list[str], val: list[str]) -> torch.Tensor:
+    """Labels (N, C) of the held-out images; the columns are the classes of the training set."""
+
+    def names(text: str) -> set[str]:
+        """The names in one row; spaces around a name and empty names do not count."""
+        return {name.strip() for name in text.split(";")} - {""}
+
+    classes = sorted(set().union(*map(names, train)))  # of both sets, in this order
+    return torch.tensor([[c in names(text) for c in classes] for text in val])
 
 
-def two_maps(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Class mAP and mean per-image AP."""
-
-    def mean_ap(scores: torch.Tensor, labels: torch.Tensor) -> float:
-        """Mean over rows of the average precision of a row's ranking."""
-        hits = labels.gather(1, scores.argsort(dim=1, descending=True)).double()
-        precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
-        return float(((hits * precision).sum(1) / hits.sum(1)).mean())
-
-    return mean_ap(scores.T, labels.T), mean_ap(scores, labels)
-
-
-def _average(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Average precision of one ranking, place by place."""
-    found, total = 0, 0.0
-    for place, at in enumerate(np.argsort(-scores), start=1):
-        if labels[at]:
-            found += 1
-            total += found / place
-    return total / found
+def _expected_matrix(train: list[str], val: list[str]) -> np.ndarray:
+    """Row by row, and name by name."""
+    parts = [[part.strip() for part in text.split(";")] for text in (*train, *val)]
+    classes = np.unique([name for row in parts[: len(train)] for name in row if name])
+    matrix = np.zeros((len(val), len(classes)), dtype=bool)
+    for i, row in enumerate(parts[len(train) :]):
+        for name in filter(None, row):
+            matrix[i, np.searchsorted(classes, name)] = True
+    return matrix
 
 
-def _two_loops(scores: torch.Tensor, labels: torch.Tensor) -> list[float]:
-    f, y = scores.numpy(), labels.numpy()
-    rows = zip(f, y, strict=True)
-    columns = zip(f.T, y.T, strict=True)
-    return [float(np.mean([_average(*pair) for pair in pairs])) for pairs in (columns, rows)]
+def _with_loops(train: list[str], val: list[str]) -> list[list[int]]:
+    classes: list[str] = []
+    for text in train:
+        for name in text.replace("; ", ";").replace(" ;", ";").split(";"):
+            if name != "" and name not in classes:
+                classes.append(name)
+    classes.sort()
+    rows = [[0] * len(classes) for _ in val]
+    for row, text in zip(rows, val, strict=True):
+        for name in text.split(";"):
+            if name.strip():
+                row[classes.index(name.strip())] = 1
+    return rows
 
 
-def _thresholded(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Rankings of what is above 0.5, which are no rankings."""
-    hard = (scores > 0.5).double()
-    by_class = measures.class_average_precision(hard, labels).mean()
-    return float(by_class), float(measures.class_average_precision(hard.T, labels.T).mean())
+def _matrix(
+    train: list[str],
+    val: list[str],
+    *,
+    separator: str = ";",
+    clean: Callable[[str], str] = str.strip,
+    empty: bool = False,
+    order: Callable[..., list[str]] = sorted,
+    columns: bool = False,
+    parts: bool = False,
+) -> np.ndarray:
+    """The same, and the options are mistakes."""
 
+    def names(text: str) -> list[str]:
+        found = [clean(part) for part in text.split(separator)]
+        return found if empty else [name for name in found if name]
 
-def _precisions(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Precision at the number of relevant labels instead of the average precision."""
-
-    def mean(scores: torch.Tensor, labels: torch.Tensor) -> float:
-        return float(measures.precision_at_k(scores, labels, labels.sum(1)).mean())
-
-    return mean(scores.T, labels.T), mean(scores, labels)
-
-
-def _pooled(scores: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """One ranking of all images and classes."""
-    every = _average(scores.flatten().numpy(), labels.flatten().numpy())
-    return every, two_maps(scores, labels)[1]
+    every = [name for text in (val if columns else train) for name in names(text)]
+    classes = order(dict.fromkeys(every))
+    return np.array([[c in (text if parts else names(text)) for c in classes] for text in val])
 
 
 EXERCISES = (
@@ -221,52 +235,59 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        name="two_maps",
-        number="04.1",
-        title="Two figures called mAP",
-        task="`two_maps(scores, labels)`: class mAP and mean per-image AP, two numbers, from scores"
-        " and bool labels `(N, C)`. No two scores tie; every class has an image, every image a"
-        " label.",
-        points=4,
+        name="label_matrix",
+        number="03.3",
+        title="From a CSV to labels",
+        task="`label_matrix(train, val)`: labels of the held-out images, a mask `(N, C)`. `train`"
+        " and `val` are the columns `labels` of two CSV files, lists of texts such as"
+        ' `"person; car"`: names between `;`, with or without spaces around them; a row may be'
+        " empty, and an empty name is none. The C columns are the names in `train`, each once, in"
+        " the order of `sorted`. Names are taken as they are written.",
+        points=3,
         minutes=20,
-        cases=_scored,
-        expected=_both,
-        solution=two_maps,
-        others=(_two_loops,),
-        parts=("class mAP", "the mean per-image AP"),
+        cases=_label_columns,
+        expected=_expected_matrix,
+        solution=label_matrix,
+        others=(_with_loops, _matrix),
         mutants=(
             mutant(
-                "The two have changed places: class mAP ranks the images of a class, and comes"
-                " first.",
-                lambda scores, labels: two_maps(scores, labels)[::-1],
+                "The columns are the classes of the training set, also for held-out images.",
+                lambda train, val: _matrix(train, val, columns=True),
             ),
             mutant(
-                "There is no threshold in it: the average precision looks at the whole ranking.",
-                _thresholded,
-                lambda scores, labels: _thresholded(scores + 0.5, labels),
+                "The columns are in the order of sorted, not in the order of the rows.",
+                lambda train, val: _matrix(train, val, order=list),
             ),
             mutant(
-                "The first is one ranking of all images and classes: rank the images of each class"
-                " and take the mean over classes.",
-                _pooled,
+                "Names are taken as they are written: 'TV' comes before 'bus', and is not 'tv'.",
+                lambda train, val: _matrix(train, val, clean=lambda part: part.strip().lower()),
+                lambda train, val: _matrix(train, val, order=lambda n: sorted(n, key=str.lower)),
             ),
             mutant(
-                "That is one precision; the average precision is the mean of P@i over the hits i.",
-                _precisions,
+                "Cut off the spaces around a name: ' car' is 'car'.",
+                lambda train, val: _matrix(train, val, clean=str),
             ),
             mutant(
-                "Both are the mean over images: for class mAP rank the images of each class.",
-                lambda scores, labels: [two_maps(scores, labels)[1]] * 2,
+                "Names are separated by ;, not by commas.",
+                lambda train, val: _matrix(train, val, separator=","),
             ),
             mutant(
-                "Both are the mean over classes: for the second rank the classes of each image.",
-                lambda scores, labels: [two_maps(scores, labels)[0]] * 2,
+                "An empty name is no class: a row may be empty or end with ;.",
+                lambda train, val: _matrix(train, val, empty=True),
+            ),
+            mutant(
+                "Compare whole names: a row that says 'carriage' has no 'car' in it.",
+                lambda train, val: _matrix(train, val, parts=True),
+            ),
+            mutant(
+                "These are the rows of the training set; those of the held-out set are asked for.",
+                lambda train, val: _matrix(train, train),
             ),
         ),
         hints=(
-            "Both are means of average precisions. What is ranked in the one, what in the other?",
-            "Write the mean AP over the rows of a table, then use it on `scores.T` as well.",
-            "AP of a ranking: the mean, over its hits i, of the precision at i.",
+            "First the names of a row: split it, cut off spaces, leave out what is empty.",
+            "Then the classes: the union of the sets of names in `train`, sorted.",
+            "Then a row of the mask: for each class, is it in the row's set of names?",
         ),
     ),
 )

@@ -81,6 +81,66 @@ def _pgd_numpy(
     return moved.clip(0, 1) if box else moved
 
 
+def _linear(rng: np.random.Generator) -> list[Case]:
+    """Linear models, with y* among the k + 1 highest labels or not, and k from 1."""
+    cases: list[Case] = []
+    for trial in range(15):
+        k, pixels = 1 + trial % 3, 3 + trial // 5
+        classes = k + 3
+        weight = np.round(rng.standard_normal((classes, pixels)), 2)
+        bias = np.round(rng.standard_normal(classes), 2)
+        x = np.round(rng.uniform(0.1, 0.9, pixels), 2)
+        order = np.argsort(-(weight @ x + bias))
+        star = int(order[rng.integers(0, k)] if trial % 4 else order[k + 1])
+        overshoot = float(rng.choice([0.02, 0.05, 0.1]))
+        cases.append((*map(torch.from_numpy, (weight, bias, x)), star, k, overshoot))
+    return cases
+
+
+def kfool_step(
+    weight: torch.Tensor, bias: torch.Tensor, x: torch.Tensor, star: int, k: int, overshoot: float
+) -> torch.Tensor:
+    """One step of kFool on the linear model f(x) = weight @ x + bias."""
+    f = weight @ x + bias
+    normals, distance = torch.zeros_like(x), 0.0
+    for j in f.topk(k + 1).indices.tolist():
+        if j != star:
+            w = weight[j] - weight[star]  # across the border between j and y*
+            normals = normals + w / w.norm()
+            distance = distance + (f[j] - f[star]).abs() / w.norm()
+    return x + (1 + overshoot) * distance * normals / normals.norm()
+
+
+def _kfool_numpy(
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    x: torch.Tensor,
+    star: int,
+    k: int,
+    overshoot: float,
+    *,
+    more: int = 1,
+    way: int = 1,
+    unit: bool = True,
+    mean: bool = False,
+    per_norm: bool = True,
+    scaled: bool = True,
+    added: bool = False,
+) -> np.ndarray:
+    """The same on all labels at once; the options are mistakes."""
+    rows, at = weight.numpy(), x.numpy()
+    f = rows @ at + bias.numpy()
+    high = [j for j in np.argsort(-f)[: k + more] if j != star]
+    w = rows[high] - rows[star]
+    length = np.linalg.norm(w, axis=1)
+    distances = np.abs(f[high] - f[star]) / (length if per_norm else 1)
+    far = distances.mean() if mean and high else distances.sum()
+    normals = (w / length[:, None] if unit else w).sum(0)
+    size = (np.linalg.norm(normals) or 1) if scaled else 1
+    step: np.ndarray = (far + overshoot if added else (1 + overshoot) * far) * normals / size
+    return at + way * step
+
+
 EXERCISES = (
     Exercise(
         name="pgd_step",
@@ -179,6 +239,60 @@ EXERCISES = (
         hints=(
             "It is the exclusion half of TkMIA, with Y_p in the place of S.",
             "max over Y_p of f, minus the mean of the lowest c - k scores.",
+        ),
+    ),
+    Exercise(
+        name="kfool_step",
+        number="07.3",
+        title="kFool with overshoot",
+        task="`kfool_step(weight, bias, x, star, k, overshoot)`: the image after one step of kFool"
+        " on the linear model f(x) = weight @ x + bias, `weight` `(C, D)`, `bias` `(C,)`, `x`"
+        " `(D,)`. `star` is the index of y*. Step along the sum of the unit normals, by the sum of"
+        " the distances times 1 + `overshoot`; nothing is clipped.",
+        points=4,
+        minutes=20,
+        cases=_linear,
+        expected=lambda *case: _kfool_numpy(*case),
+        solution=kfool_step,
+        others=(lambda *case: torch.from_numpy(_kfool_numpy(*case)),),
+        mutants=(
+            mutant(
+                "The overshoot is missing: the step is 1 + `overshoot` times as long.",
+                lambda *case: kfool_step(*case[:-1], 0.0),
+            ),
+            mutant(
+                "The overshoot is a share of the step, and is not added to it.",
+                lambda *case: _kfool_numpy(*case, added=True),
+            ),
+            mutant(
+                "The k + 1 highest labels count, not k.",
+                lambda *case: _kfool_numpy(*case, more=0),
+            ),
+            mutant(
+                "You step back: across the border f_j has to grow and f_y* to fall.",
+                lambda *case: _kfool_numpy(*case, way=-1),
+            ),
+            mutant(
+                "Each normal is brought to length 1 before they are added.",
+                lambda *case: _kfool_numpy(*case, unit=False),
+            ),
+            mutant(
+                "The distance to a border is the gap divided by the length of the normal.",
+                lambda *case: _kfool_numpy(*case, per_norm=False),
+            ),
+            mutant(
+                "The sum of the normals is no unit vector: divide it by its length.",
+                lambda *case: _kfool_numpy(*case, scaled=False),
+            ),
+            mutant(
+                "That is the mean of the distances; kFool steps by their sum.",
+                lambda *case: _kfool_numpy(*case, mean=True),
+            ),
+        ),
+        hints=(
+            "On a linear model grad f_j is the row `weight[j]`: no autograd is needed.",
+            "For each j of the k + 1 highest but y*: w = weight[j] - weight[star].",
+            "Add up w / |w| and |f_j - f_y*| / |w|; then one step along the sum.",
         ),
     ),
 )
