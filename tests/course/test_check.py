@@ -384,5 +384,5 @@ def test_checks_are_found_by_name_and_an_unknown_one_is_refused():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         check.nothing  # noqa: B018
     for call in (check.task, check.hint, check.solution, check.draw):
-        with pytest.raises(ValueError, match=r"^name: expected one of four_measures"):
+        with pytest.raises(ValueError, match=r"^name: expected one of read_trace"):
             call("nothing")
