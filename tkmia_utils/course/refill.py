@@ -23,8 +23,8 @@ def _tables(rng: np.random.Generator) -> list[Case]:
             if share < 1 and trial % 2:
                 counts[2] = least + 1
             counts[3:] = np.minimum(counts[3:], least - 1)
-        success = np.arange(images) < counts[:, None]
         counts[-1] *= trial % 6 != 0  # no success at all at the largest
+        success = np.arange(images) < counts[:, None]
         order = rng.permutation(rows)
         arrays = (alphas[order], rng.permuted(success[order], axis=1))
         cases.append((*map(torch.from_numpy, arrays), share))

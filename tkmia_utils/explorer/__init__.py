@@ -1,0 +1,1 @@
+"""A recorded attack to walk through, in JupyterLab and in a page without a kernel."""
