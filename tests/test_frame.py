@@ -28,8 +28,9 @@ FLOORS = [
     ["engine", "victims"],
     ["defence"],
     ["experiments"],
-    ["report", "course"],
-    ["paper"],
+    ["report"],
+    ["explorer", "paper"],
+    ["course"],
     ["pipeline"],
 ]
 PACKAGE = ROOT / "tkmia_utils"

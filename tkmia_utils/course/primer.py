@@ -126,7 +126,7 @@ EXERCISES = (
         number="04b.2",
         title="Back into the ball",
         task="`project_l2(eps, radius)`: for each perturbation of a batch `(N, 3, H, W)` the"
-        " nearest one whose L2 norm is at most `radius`. One that is within the ball stays as it is.",
+        " nearest one whose L2 norm is at most `radius`. One within the ball stays as it is.",
         points=4,
         minutes=15,
         cases=_perturbations,
