@@ -132,7 +132,7 @@ def test_the_package_holds_no_data_beside_its_code_that_a_hash_would_miss():
         for path in hashing.PACKAGE.rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
-    # the parameters of profiles are in the pipeline's key; the explorer's page draws, computes nothing
+    # parameters of profiles are in the pipeline's key; the explorer's page computes nothing
     assert other == {"pipeline/profiles", "explorer"}
 
 
