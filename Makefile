@@ -8,7 +8,7 @@ LAB_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce record compare test bench lab lint format docs clean
+.PHONY: help setup reproduce record compare test bench course site lab lint format docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,7 @@ setup: $(VENV)/.ready  ## make .venv with everything pyproject.toml names (minut
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say PYTHON=python3.11")'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev,pretrained,cluster]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[dev,site,pretrained,cluster]"
 	touch $@
 
 reproduce: setup  ## run every notebook into runs/$(PROFILE); UPDATE=1 makes it the record
@@ -36,6 +36,14 @@ test: setup lint  ## lint, unit tests, then the notebooks in a smoke size
 
 bench: setup  ## time the engine beside its floor, a plain loop and other libraries (minutes)
 	$(RUN) -m benchmarks
+
+course: setup  ## a course for OUT=folder: students' copy with a trained victim, teacher's with answers
+	@test -n "$(OUT)" || { echo "say where to: make course OUT=folder" >&2; exit 2; }
+	$(RUN) -m tkmia_utils.pipeline --profile quick --only 04_victim
+	$(RUN) -m tkmia_utils.course make "$(OUT)"
+
+site: reproduce  ## every lesson with its results as pages: runs/site/index.html
+	$(RUN) docs/make_site.py --run runs/$(PROFILE)
 
 lab: setup  ## open the notebooks in JupyterLab
 	$(RUN) -m jupyter lab -y --notebook-dir=notebooks $(LAB_FLAGS)

@@ -20,7 +20,9 @@ PATH = re.compile(rf"(\.?[A-Za-z][\w-]*/)+([\w.-]+)?|\.?[\w-]+\.({SUFFIXES})")
 ELSEWHERE = re.compile(
     r"(runs|cache|\.venv|photos|train)/|data/(voc|coco|nus)\b|(manifest|record|run)\.json|"
     r"(train|val)\.csv|(VOCdevkit|ImageSets|Annotations|JPEGImages|annotations|train2014|val2014|"
-    r"ImageList|Groundtruth|ConceptsList|Flickr)/|Concepts81\.txt|/"
+    r"ImageList|Groundtruth|ConceptsList|Flickr)/|Concepts81\.txt|"
+    r"(students|teacher|submissions|grades)/|(lab|homework|exam|syllabus|marking_guide|report)\.md|"
+    r"grades\.csv|results\.json|/"
 )
 
 

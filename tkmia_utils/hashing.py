@@ -20,6 +20,8 @@ from tkmia_utils.files import write_atomically
 PACKAGE = Path(__file__).parent
 NAME = "tkmia_utils"
 EVERYTHING = (NAME + ".*", None)
+EXERCISE = "exercise"
+"""Tag of cells that are the reader's to fill in: no result depends on them."""
 SETTLED = 2_000_000_000
 """Nanoseconds: a younger file may still change without a change of its date."""
 
@@ -112,6 +114,8 @@ def code_hash(
 def notebook_hash(path: str | Path, *, package: str | Path = PACKAGE) -> str:
     """SHA-256 over what a notebook's code cells do, and all they import from this package.
 
+    Cells tagged ``exercise`` are left out: they are the reader's, and make no figure.
+
     Parameters
     ----------
     path : str or Path
@@ -130,7 +134,7 @@ def notebook_hash(path: str | Path, *, package: str | Path = PACKAGE) -> str:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     texts, imports = [], []
     for cell in cells:
-        if cell["cell_type"] == "code":
+        if cell["cell_type"] == "code" and EXERCISE not in cell["metadata"].get("tags", ()):
             text, asked = _cell("".join(cell["source"]))
             texts.append(text)
             imports += asked

@@ -94,6 +94,7 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
         "common": {"data_root": str(SAMPLES / "voc2012"), "size": 64},
         "notebooks": [
             {"notebook": "04_victim", "parameters": {"changes": changes, "workers": 0}},
+            {"notebook": "04b_primer", "parameters": brief | {"k": 1}},
             {"notebook": "05_attack_step_by_step", "parameters": {"k": 1, "max_iter": 6}},
             {"notebook": "06_attack_many_images", "parameters": sizes},
             {"notebook": "07_baselines", "parameters": {**sizes, "n_variants": 2}},

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from nbformat import NotebookNode
 
 from tkmia_utils.course.exercise import Exercise
+from tkmia_utils.hashing import EXERCISE
 
-EXERCISE = "exercise"
-"""Tag of cells that are the reader's to fill in."""
 _CHECKED = re.compile(r"^check\.(?P<name>\w+)\((?P=name)\)$", re.M)
 
 
