@@ -85,6 +85,7 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
         **{"n": 2, "n_tune": 1, "limits": [3, 6], "lrs": [0.01], "alphas": [0.0001]},
         **{"ks": [1], "pairs": [[1, 1, 1]], "rule": "paper"},
     }
+    primer = {"k": 1, "look": 3, "radii": [1.0, 2.0], "steps": 2, "budgets": [0.5], "alphas": [9]}
     changes = {"weights": "scratch", "epochs": 1, "batch": 20}
     few = {**{name: sizes[name] for name in ("ks", "pairs", "rule")}, "n": 1, "resamples": 20}
     text = {
@@ -94,7 +95,7 @@ def test_the_whole_voc_profile_runs_on_real_photos_in_a_smoke_size(workshop, tmp
         "common": {"data_root": str(SAMPLES / "voc2012"), "size": 64},
         "notebooks": [
             {"notebook": "04_victim", "parameters": {"changes": changes, "workers": 0}},
-            {"notebook": "04b_primer", "parameters": brief | {"k": 1}},
+            {"notebook": "04b_primer", "parameters": primer | {"max_iter": 4}},
             {"notebook": "05_attack_step_by_step", "parameters": {"k": 1, "max_iter": 6}},
             {"notebook": "06_attack_many_images", "parameters": sizes},
             {"notebook": "07_baselines", "parameters": {**sizes, "n_variants": 2}},
