@@ -214,7 +214,7 @@ def _fit(value: Any, default: Any, where: str) -> Any:
 def title(notebook: str | Path) -> str:
     """The first heading of a notebook, without its number."""
     for cell in nbformat.read(notebook, as_version=4).cells:
-        heading = re.search(r"^# (?:\d+\s*[·.:]\s*)?(.+)$", cell.source, re.MULTILINE)
+        heading = re.search(r"^# (?:\d+[a-z]?\s*[·.:]\s*)?(.+)$", cell.source, re.MULTILINE)
         if cell.cell_type == "markdown" and heading:
             return heading[1].strip()
     return ""
