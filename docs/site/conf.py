@@ -39,6 +39,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+html_sidebars = {page: [] for page in ("index", "docs/course", "docs/glossary", "docs/api")}
 html_context = {"default_mode": "auto"}
 copyright = (
     "2026, TkMIA Lab. Scenes contain artwork of OpenMoji (CC BY-SA 4.0), Twemoji (CC BY 4.0)"
