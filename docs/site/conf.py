@@ -13,6 +13,7 @@ author = "TkMIA Lab"
 extensions = ["myst_nb"]
 exclude_patterns = ["_static"]
 myst_enable_extensions = ["dollarmath"]
+myst_dmath_double_inline = True  # a formula in the middle of a paragraph
 myst_heading_anchors = 4
 suppress_warnings = ["misc.highlighting_failure"]  # csv is shown as it is
 nb_execution_mode = "off"

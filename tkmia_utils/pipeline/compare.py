@@ -22,7 +22,7 @@ VERDICTS = "08_verdicts"
 COPIES = "08_table_"  # the numbers of 08_numbers_ again, rounded for reading
 CLOSE = 0.01  # two numbers are close when they differ by at most this share of the larger
 NOISE = 1e-9  # or by no more than this
-RATES = ("lr", "alpha", "share", "p")  # fractions that name a row
+RATES = ("lr", "alpha", "share", "p", "radius", "limit")  # fractions that name a row
 INTERVAL = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")
 NOTHING = "–"  # how a table for reading shows a missing number
 
