@@ -1,6 +1,5 @@
 """The exercises as the notebooks set them, and the folders that a teacher gets of them."""
 
-import json
 import re
 import subprocess
 import sys
@@ -152,9 +151,8 @@ def test_the_students_folder_stands_alone(course):
         [sys.executable, "-c", code], cwd=students, capture_output=True, text=True, check=True
     )
     assert str(students) in run.stdout
-    for path in (students / "notebooks").glob("*.ipynb"):
-        text = json.dumps(read(path))
-        for link in re.findall(r"\]\((\.\./docs/[^)#]+)", text):
+    for path in [*(students / "notebooks").glob("*.ipynb"), *(students / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#\s]+\.(?:md|ipynb))[#)]", path.read_text("utf-8")):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 

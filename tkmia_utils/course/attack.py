@@ -99,7 +99,7 @@ class _Small(torch.nn.Module):
 
 
 def _attacks(rng: np.random.Generator) -> list[Case]:
-    """Linear models and images on which the attack takes 4 to 50 steps, and no close decision."""
+    """Linear models and images, no close decision: 4 to 50 steps, none at all, and too many."""
     cases: list[Case] = []
     while len(cases) < 10:
         weight = torch.from_numpy(rng.standard_normal((6, 48)).astype(np.float32))
@@ -119,7 +119,11 @@ def _attacks(rng: np.random.Generator) -> list[Case]:
         model.passes = 0
         if bool(result.success) and 4 <= end <= 50 and float(margin.abs().min()) > 1e-3:
             cases.append(case)
-    return cases
+    model, x, relevant, _, k, *settings = cases[0]
+    hidden = torch.zeros_like(relevant)  # its lowest relevant label is out from the start
+    hidden[0, model(x)[0].masked_fill(~relevant[0], torch.inf).argmin()] = True
+    model.passes = 0
+    return [*cases, (model, x, relevant, hidden, k, *settings), (*cases[1][:-1], 3)]
 
 
 def _attack(
@@ -189,6 +193,7 @@ def _by_hand(
     momentum: float = 0.9,
     sign: int = 1,
     late: bool = False,
+    after: bool = False,
 ) -> tuple[np.ndarray, int]:
     """The same in [0, 1] pixels, with the gradient in closed form; the options are mistakes."""
     z, velocity, steps = x.clone(), torch.zeros_like(x), 0
@@ -196,7 +201,7 @@ def _by_hand(
         leaf = z.clone().requires_grad_()
         f = model(leaf)
         out = not (specified & topk.in_top_k(f, k)).any()
-        if (out and not late) or steps == max_iter:
+        if (out and not late and (steps or not after)) or steps == max_iter:
             break
         weights = losses.tkmia_gradient(f, relevant, specified, k)
         (gradient,) = torch.autograd.grad(f, leaf, weights)
@@ -288,6 +293,16 @@ EXERCISES = (
             mutant(
                 "You take one step too many: look at the scores before you take it.",
                 lambda *case: _by_hand(*case, late=True),
+            ),
+            mutant(
+                "You take a step before you look: a clean image on which S is out already takes"
+                " none.",
+                lambda *case: _by_hand(*case, after=True),
+            ),
+            mutant(
+                "The last image is never looked at: after max_iter steps there are max_iter + 1"
+                " images.",
+                lambda *case: _by_hand(*case[:-1], case[-1] - 1),
             ),
             mutant(
                 "The momentum is missing: 0.9 of the last velocity stays.",

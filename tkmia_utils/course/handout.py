@@ -22,7 +22,13 @@ from tkmia_utils.files import write_atomically
 # What a student needs beside the notebooks; no tests, no record.
 PACKED = (
     *("tkmia_utils", "data", "pyproject.toml", "constraints.txt", "environment.yml", "LICENSE"),
-    *("CITATION.cff", "docs/glossary.md", "docs/course.md", "docs/your_own_model.md"),
+    *(
+        "CITATION.cff",
+        "docs/glossary.md",
+        "docs/course.md",
+        "docs/your_own_model.md",
+        "docs/api.md",
+    ),
 )
 LAB = ("05.1", "05.2", "05.3", "05.4")
 HOMEWORK = ("01.3", "02.2", "06.4", "07.1", "07.4", "08.2", "08.4")
