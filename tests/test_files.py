@@ -82,3 +82,21 @@ def test_all_folders_below_are_swept(tmp_path):
     home.mkdir(parents=True)
     files.sweep_all([tmp_path, tmp_path / "missing"])
     assert not home.exists() and home.parent.is_dir()
+
+
+def test_a_writer_that_gets_its_lock_while_it_is_swept_stays(tmp_path, monkeypatch):
+    """The sweep finds no lock; before it clears, the writer has made one and writes."""
+    home = tmp_path / f".tmp-tkmia-{files._machine()}-00000000"
+    home.mkdir()
+
+    def too_late(path, flags, *mode):
+        (home / files.LOCK).write_text("")
+        (home / "mine.json").write_text("written")
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(files.os, "open", too_late)
+    files.sweep(tmp_path)
+    assert (home / "mine.json").read_text() == "written"
+    monkeypatch.undo()
+    files.sweep(tmp_path)  # nobody holds that lock
+    assert not home.exists()

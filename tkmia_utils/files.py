@@ -8,6 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,10 @@ def sweep(folder: str | Path) -> None:
         here = _OURS.fullmatch(home.name)[1] == _machine()
         try:
             lock = os.open(home / LOCK, os.O_RDWR)
-        except FileNotFoundError:  # killed before it had a lock; a living one begins again
-            if here:
-                _clear(home)
+        except FileNotFoundError:  # killed before it had a lock, and so empty; a living one begins
+            if here:  # again. One that has its lock by now is not empty any more, and stays.
+                with suppress(OSError):
+                    home.rmdir()
             continue
         except OSError:  # another user's
             continue

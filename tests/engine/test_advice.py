@@ -169,3 +169,10 @@ def test_the_share_is_a_bound_that_no_success_can_break():
     torch.testing.assert_close(
         share_of_least(moved, spec), torch.full((40,), 1.002), atol=1e-3, rtol=0
     )
+
+
+def test_an_alpha_that_holds_the_images_back_is_named():
+    (told,) = said(*world(), 3, lr=1e-4, max_iter=60, alpha=3e3)
+    assert "Try a smaller alpha" in told and "lr=" not in told
+    (told,) = said(*world(), 3, lr=1e-7, max_iter=60, alpha=1e-4)
+    assert "smaller alpha" not in told and "lr=" in told

@@ -74,10 +74,14 @@ def advice(result: AttackResult, *, uses_lr: bool = True) -> Iterator[str]:
         said = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
         times = 10.0 ** min(6, max(1, math.ceil(-math.log10(max(share, 1e-9)))))
         larger = f"lr={times * float(rates[0]):.2g}" if len(rates) == 1 else f"{times:g} times lr"
+        remedy = f"{f'{larger}, or ' if uses_lr else ''}a larger max_iter"
+        # what is left of eps after the steps is about (1 - lr alpha)^steps, were there no loss
+        if uses_lr and float((spec.lr * spec.alpha)[stuck].median()) * steps >= 1:
+            remedy = "a smaller alpha: the norm pulls the images back to where they were"
         yield (
             f"0 of {int(pool.sum())} images succeeded, and {int(stuck.sum())} of them could not "
             f"have: in {steps} steps their logits moved by {said} (median) of the least that "
-            f"leads to success. Try {f'{larger}, or ' if uses_lr else ''}a larger max_iter."
+            f"leads to success. Try {remedy}."
             f"{PROBABILITIES if _in_unit_range(result.clean_logits) else ''}"
         )
 
