@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sweeps import attack
+from sweeps import Shared, attack
 from test_engine import linear_victim, net, same, task
 from torch import nn
 
@@ -151,19 +151,30 @@ def test_in_bf16_one_long_run_answers_for_shorter_limits():
         assert seen.reasons == short.reasons
 
 
+class Looking(nn.Module):
+    """A net that notes, for itself and all its copies, how what it is shown lies in memory."""
+
+    def __init__(self, seen: list) -> None:
+        super().__init__()
+        self.body, self.seen = net(), Shared(seen)
+
+    def forward(self, x):
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        self.seen.value.append((torch.is_grad_enabled(), last))
+        return self.body(x)
+
+
 @pytest.mark.parametrize("call", [{}, {"precision": "bf16"}, {"keep_images": False}], ids=str)
 def test_channels_last_changes_nothing_but_the_layout(call):
     model, images, labels, specified = world()
     seen = []
-
-    def looking(x):
-        seen.append(x.is_contiguous(memory_format=torch.channels_last))
-        return model(x)
-
     call = CALL | call
     wanted = attack(model, images, labels, specified, 3, **call)
+    looking = Looking(seen).eval()
     found = attack(looking, images, labels, specified, 3, channels_last=True, **call)
-    assert all(seen) and found.success.all() and wanted.success.all()
+    # what attacks is the copy; what has the last word is the victim, as it is
+    assert {grad: last for grad, last in seen} == {True: True, False: False}
+    assert found.success.all() and wanted.success.all()
     if (
         call.get("precision") == "bf16"
     ):  # its convolutions round by layout, so the paths part a little

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sweeps import attack
+from sweeps import Shared, attack
 from test_engine import net, task
 
 from tkmia_utils.attacks.tkmia import TkMIA
@@ -26,17 +26,26 @@ class Interrupted(Exception):
 
 
 class Fragile(torch.nn.Module):
-    """A net that is cut off at one call of many."""
+    """A net that, with its copies, is cut off at one call of many."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.calls, self.cut = net(), 0, None
+        self.body, self.shared = net(), Shared({"calls": 0, "cut": None})
 
     def forward(self, x):
         self.calls += 1
         if self.calls == self.cut:
             raise Interrupted
         return self.body(x)
+
+    calls = property(
+        lambda self: self.shared.value["calls"],
+        lambda self, value: self.shared.value.update(calls=value),
+    )
+    cut = property(
+        lambda self: self.shared.value["cut"],
+        lambda self, value: self.shared.value.update(cut=value),
+    )
 
 
 class Shelf:
@@ -93,6 +102,7 @@ def cut_at(model, i, run):
         {"keep_images": False},
         {"precision": "bf16"},
         {"channels_last": True},
+        {"method": "tkmia_min", "stop": "imperceptible", "channels_last": True},
     ],
     ids=str,
 )
@@ -224,7 +234,7 @@ def test_a_broken_file_is_named(name, harm, tmp_path):
 RUN = """
 import sys, torch
 from safetensors.torch import save_file
-from sweeps import attack
+from sweeps import Shared, attack
 from test_engine import net, task
 from tkmia_utils.attacks.tkmia import TkMIA
 

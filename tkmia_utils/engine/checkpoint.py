@@ -54,6 +54,15 @@ class Checkpoint:
     def __init__(self, path: str | Path, arguments: Mapping[str, str]) -> None:
         self.path, self.arguments, self.parts = Path(path), dict(arguments), 0
 
+    @staticmethod
+    def begun_with(path: str | Path) -> dict[str, str]:
+        """Arguments of the call that began the file `path`; nothing where it cannot be read."""
+        try:
+            arguments = json.loads(read_tensors(path, kind=FORMAT)[1]["arguments"])
+            return {str(name): str(value) for name, value in arguments.items()}
+        except (OSError, KeyError, ValueError, AttributeError):
+            return {}  # whoever loads it says what is wrong
+
     def load(self) -> tuple[Tensors, list[Tensors]] | None:
         """State and finished rows as last saved; None if there is no file.
 

@@ -8,8 +8,8 @@ from tkmia_utils.engine.forward import Forward
 from tkmia_utils.exact import on_grid
 
 
-class FileCheck:
-    """Finished images, rounded to 8 bits and shown to the victim in fp32 a full batch at a time.
+class Waiting:
+    """Finished images that wait to be shown to the victim in fp32, a full batch at a time.
 
     Parameters
     ----------
@@ -28,8 +28,12 @@ class FileCheck:
         room: torch.Tensor,
         tell: Callable[[torch.Tensor, torch.Tensor], None],
     ) -> None:
-        self.forward, self.room, self.tell = forward, on_grid(room), tell
+        self.forward, self.room, self.tell = forward, self.prepare(room).contiguous(), tell
         self.waiting: list[int] = []
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """What the victim is shown."""
+        return images.clone()
 
     def add(self, queue_index: torch.Tensor, images: torch.Tensor) -> None:
         """Put finished images in, ``(n, 3, H, W)`` with n <= B."""
@@ -37,7 +41,7 @@ class FileCheck:
         while rows:
             start = len(self.waiting)
             some, rows = rows[: len(self.room) - start], rows[len(self.room) - start :]
-            self.room[start : start + len(some)] = on_grid(images[: len(some)])
+            self.room[start : start + len(some)] = self.prepare(images[: len(some)])
             images = images[len(some) :]
             self.waiting += some
             if len(self.waiting) == len(self.room):
@@ -49,3 +53,11 @@ class FileCheck:
             logits = self.forward.eager(self.room)[: len(self.waiting)]
             self.tell(torch.tensor(self.waiting), logits)
             self.waiting = []
+
+
+class FileCheck(Waiting):
+    """Finished images as 8-bit files give them back."""
+
+    def prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Rounded to whole grey levels."""
+        return on_grid(images)

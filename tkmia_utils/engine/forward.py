@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from tkmia_utils.engine.folding import Layout
+
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
@@ -25,6 +27,8 @@ class Forward:
         See :func:`tkmia_utils.attack`.
     compile : bool
         Run a compiled copy; :meth:`prepare` makes it.
+    layout : Layout
+        Run a copy with layers folded or channels last; :meth:`prepare` makes it.
     """
 
     def __init__(
@@ -35,15 +39,21 @@ class Forward:
         device: torch.device,
         precision: str = "fp32",
         compile: bool = False,
+        layout: Layout = Layout(),  # noqa: B008  (frozen, and so shared without harm)
     ) -> None:
         self.model, self.fast = model, model
         self.classes, self.device, self.compile = classes, device, compile
-        self.precision = precision
+        self.precision, self.layout = precision, layout
 
     @property
     def exact(self) -> bool:
         """Is it fp32 eager already, so that what it says needs no second look?"""
-        return self.precision == "fp32" and not self.compile
+        return self.precision == "fp32" and not self.compile and self.layout.plain
+
+    @property
+    def close(self) -> bool:
+        """Is it fp32 eager in another layout, which differs by rounding alone?"""
+        return self.precision == "fp32" and not self.compile and not self.layout.plain
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of `x`, with the graph that leads back to it."""
@@ -59,7 +69,7 @@ class Forward:
     def eager(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of `x` in fp32 eager, without a graph."""
         with torch.no_grad(), arithmetic("fp32", self.device):
-            logits: torch.Tensor = self._run(self.model, x)
+            logits: torch.Tensor = self._run(self.model, x.contiguous())
         self._check(logits, x)
         return logits.float()
 
@@ -79,17 +89,26 @@ class Forward:
             ) from error
 
     def prepare(self, x: torch.Tensor) -> None:
-        """Compile, if that was asked for, by one forward and backward pass on images `x`.
+        """Make the copy that is run, if another than the model; it is shown images `x`.
 
         Raises
         ------
         ValueError
-            The model, or its backward pass, does not compile.
+            The model cannot be copied, or it or its backward pass does not compile.
         """
+        model = self.model
+        if not self.layout.plain:
+            self.eager(x)  # what is wrong with the model itself is said as it is
+            assert isinstance(model, torch.nn.Module), "the trial refuses functions"
+            try:
+                self.fast = model = self.layout.of(model, x)
+            except Exception as error:  # whatever a model's own copy raises
+                raise ValueError(
+                    f"fold, channels_last: this model cannot be copied ({error})"
+                ) from error
         if not self.compile:
             return
-        self.eager(x)  # what is wrong with the model itself is said as it is
-        model = self.model
+        self.eager(x)
         try:
             if isinstance(model, torch.nn.Module):
                 # a compiled backward pass makes all gradients it might be asked for: leave it one

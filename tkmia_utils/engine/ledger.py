@@ -9,6 +9,7 @@ from tkmia_utils.attacks import AttackSpec
 from tkmia_utils.condition import Stop
 from tkmia_utils.engine.ends import REASONS, SUCCESS, Snapshot, Trace
 from tkmia_utils.engine.result import AttackResult
+from tkmia_utils.engine.trial import Trial
 
 
 def note_name(name: str, limit: int) -> str:
@@ -86,6 +87,15 @@ class Ledger:
             column[queue_index] = rows[name].to(column.device, column.dtype)
         self._entered.append(queue_index)
 
+    def withdraw(self, queue_index: torch.Tensor) -> None:
+        """Take rows for not yet entered: their images go on, and enter again."""
+        gone = set(queue_index.tolist())
+        if gone:
+            self._entered = [
+                rows[torch.tensor([row not in gone for row in rows.tolist()], dtype=torch.bool)]
+                for rows in self._entered
+            ]
+
     def tell_png(self, queue_index: torch.Tensor, logits: torch.Tensor) -> None:
         """Write the logits of rows that have entered, as the victim sees their files."""
         self.columns["png_logits"][queue_index] = logits.cpu()
@@ -97,6 +107,8 @@ class Ledger:
         if not self._entered:
             return {}
         queue_index, self._entered = torch.cat(self._entered), []
+        if not len(queue_index):
+            return {}
         return {
             "queue_index": queue_index,
             **{name: column[queue_index] for name, column in self.columns.items()},
@@ -110,6 +122,7 @@ class Ledger:
         stop: Stop = Stop(),  # noqa: B008  (frozen, and so shared without harm)
         bits: int | None = None,
         passes: int = 1,
+        trial: Trial | None = None,
     ) -> AttackResult:
         """Everything, in the order of the queue, with what was asked for."""
         columns, status = self.columns, self.columns["status"]
@@ -129,6 +142,7 @@ class Ledger:
             passes=passes,
             png_logits=columns.get("png_logits"),
             trace=self.trace,
+            trial=trial,
             snapshots={
                 limit: Snapshot(*(columns[note_name(f.name, limit)] for f in fields(Snapshot)))
                 for limit in self.limits

@@ -10,6 +10,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 import torch
 from tqdm.auto import tqdm
@@ -19,19 +21,21 @@ from tkmia_utils.condition import Stop, as_stop
 from tkmia_utils.engine.advice import AttackWarning, advice
 from tkmia_utils.engine.arguments import check_trace, enqueue, known_logits
 from tkmia_utils.engine.checkpoint import Checkpoint, described
+from tkmia_utils.engine.folding import Layout
 from tkmia_utils.engine.forward import Forward, arithmetic
 from tkmia_utils.engine.images import Images, Reader, positions
 from tkmia_utils.engine.ledger import Ledger
 from tkmia_utils.engine.result import AttackResult
-from tkmia_utils.engine.rows import values
+from tkmia_utils.engine.rows import take, values
 from tkmia_utils.engine.runtime import Runtime, split_settings
 from tkmia_utils.engine.slots import Slots
+from tkmia_utils.engine.trial import Trial, choose
 from tkmia_utils.hashing import text_hash
 from tkmia_utils.validation import K, check_one_of
 
 DEFAULT_SLOTS = {"cpu": 16, "cuda": 64}
 # settings of the runtime that decide a result's bits, or which of them are there
-DECIDING = ("precision", "compile", "channels_last", "keep_images", "files")
+DECIDING = ("precision", "compile", "keep_images", "files")
 
 
 def attack(
@@ -153,52 +157,96 @@ def attack(
     chosen = build(method, scores=scores, **options)
     size = runtime.slots or min(len(at), DEFAULT_SLOTS.get(place.type, 16))
     n, classes = queue.labels.shape
-    forward = Forward(
-        model, classes, device=place, precision=runtime.precision, compile=runtime.compile
-    )
     with Reader(images, at, ahead=size) as reader, arithmetic(runtime.precision, place):
+        layout, trial = _layout(model, reader, queue, runtime, size=size, device=place, look=record)
         kept = reader.first.shape[1:] if runtime.keep_images else None
         steps = int(queue.max_iter.max()) if record else None
         ledger = Ledger(
             n, classes, image=kept, snapshots=snapshots, steps=steps, files=runtime.files
         )
-        working = Slots(
-            forward, chosen, queue, reader, ledger, size=size, device=place, snapshots=snapshots,
-            clean_logits=given, channels_last=runtime.channels_last, stop=stop, bits=bits,
-            files=runtime.files,
+        slots = partial(
+            Slots, method=chosen, size=size, device=place, snapshots=snapshots, stop=stop,
+            bits=bits, files=runtime.files,
         )  # fmt: skip
+        forward = Forward(
+            model, classes, device=place, precision=runtime.precision, compile=runtime.compile,
+            layout=layout,
+        )  # fmt: skip
+        working = slots(forward, queue=queue, reader=reader, ledger=ledger, clean_logits=given)
         forward.prepare(working.clean)
-        files, step = None, 0
+        files = None
         if runtime.checkpoint is not None:
             arguments = _fingerprint(
                 reader, queue, model=model, method=chosen, slots=size, device=place,
                 clean_logits=given, snapshots=list(snapshots), stop=stop, bits=bits,
+                fold=layout.fold, channels_last=layout.channels_last,
                 **{name: getattr(runtime, name) for name in DECIDING},
             )  # fmt: skip
             files = Checkpoint(runtime.checkpoint, arguments)
-            step = _resume(files, working, ledger)
-        if not step:
-            working.fill(torch.arange(size))
-        with _progress(working, n, quiet=not runtime.progress) as show:
-            while working.occupied:
-                working.iterate()
-                step += 1
-                if step % runtime.check_every == 0:
-                    show(working.exchange())
-                if files and working.occupied and step % runtime.checkpoint_every == 0:
-                    working.look_at_files()
-                    files.save({"step": torch.tensor(step), **working.tensors()}, ledger.drain())
-        working.look_at_files()
+        _work(working, ledger, runtime, files)
+    if working.doubtful:  # the victim itself has the last word, and the whole attack
+        again = torch.tensor(working.doubtful)
+        part = take(queue, again, torch.device("cpu"))
+        other = Ledger(len(again), classes, image=kept, snapshots=snapshots, files=runtime.files)
+        with Reader(images, at[again], ahead=size) as reader, arithmetic("fp32", place):
+            plain = Forward(model, classes, device=place)
+            known = None if given is None else given[again]
+            working = slots(plain, queue=part, reader=reader, ledger=other, clean_logits=known)
+            _work(working, other, replace(runtime, progress=False), None)
+        ledger.enter(again, other.columns)
     if files:
         files.remove()
     name = method if isinstance(method, str) else type(method).__name__
     result = ledger.result(
         queue, method=name, stop=stop, bits=bits,
-        passes=backward_passes(chosen, queue.k_max),
+        passes=backward_passes(chosen, queue.k_max), trial=trial,
     )  # fmt: skip
     for text in advice(result, uses_lr=getattr(chosen, "uses_lr", True)):
         warnings.warn(f"{name}: {text}", AttackWarning, stacklevel=2)
     return result
+
+
+def _layout(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    reader: Reader,
+    queue: AttackSpec,
+    runtime: Runtime,
+    *,
+    size: int,
+    device: torch.device,
+    look: bool,
+) -> tuple[Layout, Trial | None]:
+    """How the victim is run: as asked for, as the checkpoint was begun, or by a short trial."""
+    fold, last = runtime.fold, runtime.channels_last
+    if runtime.checkpoint is not None and None in (fold, last):
+        begun = Checkpoint.begun_with(runtime.checkpoint)
+        said = {"True": True, "False": False}
+        fold = said.get(begun.get("fold", "")) if fold is None else fold
+        last = said.get(begun.get("channels_last", "")) if last is None else last
+    if look:  # for looking, not for speed
+        fold, last = bool(fold), bool(last)
+    passes = float((queue.max_iter + 1).sum()) / size
+    batch = reader.first.to(device).expand(size, -1, -1, -1)
+    return choose(model, batch, fold=fold, channels_last=last, rows=len(queue.k), passes=passes)
+
+
+def _work(working: Slots, ledger: Ledger, runtime: Runtime, files: Checkpoint | None) -> None:
+    """Take the whole queue through the slots, from the start or from where the files say."""
+    step = 0 if files is None else _resume(files, working, ledger)
+    if not step:
+        working.fill()
+    with _progress(working, len(working.reader), quiet=not runtime.progress) as show:
+        while working.occupied:
+            working.iterate()
+            step += 1
+            if step % runtime.check_every == 0:
+                show(working.exchange())
+            if not working.occupied:
+                working.look_at_finished()
+                working.fill()  # some may have to go on
+            elif files and step % runtime.checkpoint_every == 0:
+                working.look_at_finished()
+                files.save({"step": torch.tensor(step), **working.tensors()}, ledger.drain())
 
 
 def _resume(files: Checkpoint, working: Slots, ledger: Ledger) -> int:

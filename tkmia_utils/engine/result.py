@@ -15,6 +15,7 @@ from tkmia_utils.engine.ends import LIMIT, REASONS, SUCCESS, Snapshot, Trace
 from tkmia_utils.engine.outcome import outcomes
 from tkmia_utils.engine.png import save_png
 from tkmia_utils.engine.result_file import read_result, write_result
+from tkmia_utils.engine.trial import Trial
 from tkmia_utils.measures import MEASURES, measure_changes
 from tkmia_utils.tensor_file import Tensors
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class AttackResult:
     """What an attack returns, all tensors on the CPU and in the order of the images given.
 
-    Printed, it is a summary of six lines, or of four where the labels are not known.
+    Printed, it is a summary of six lines, or of four where the labels are not known, and one more
+    where a trial chose the victim's layout.
 
     Attributes
     ----------
@@ -66,6 +68,9 @@ class AttackResult:
         With ``record=True``.
     snapshots : dict of int to Snapshot
         By iteration, as asked for; see :meth:`at`.
+    trial : Trial or None
+        In which layout the victim was run, where a short trial chose it
+        (:class:`~tkmia_utils.engine.runtime.Runtime`); not saved.
     """
 
     adversarial: torch.Tensor | None
@@ -84,6 +89,7 @@ class AttackResult:
     png_logits: torch.Tensor | None = None
     trace: Trace | None = None
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
+    trial: Trial | None = None
 
     def at(self, limit: int) -> "AttackResult":
         """Answer what a run with ``max_iter=limit`` would have returned.
@@ -178,6 +184,8 @@ class AttackResult:
             )
             lines.append(f"  measures    fall by {said}; mean of all images")
             lines.append(f"  of all      {shares}")
+        if self.trial is not None:
+            lines.append(f"  victim      {self.trial}")
         return "\n".join(lines)
 
     @cached_property

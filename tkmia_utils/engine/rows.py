@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import torch
 
-from tkmia_utils.attacks import AttackSpec
+from tkmia_utils.attacks import Attack, AttackSpec
 
 
 def values(rows: AttackSpec) -> dict[str, torch.Tensor]:
@@ -28,6 +28,53 @@ def alone(tensors: Sequence[torch.Tensor]) -> bool:
     """Has each tensor, and each of its elements, memory of its own?"""
     homes = {tensor.untyped_storage().data_ptr() for tensor in tensors}
     return len(homes) == len(tensors) and not any(0 in tensor.stride() for tensor in tensors)
+
+
+def held_back(
+    moved: torch.Tensor,
+    new: dict[str, torch.Tensor],
+    old: dict[str, torch.Tensor],
+    *,
+    apart: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """The tensors of `new` by the names of `old`, with the rows that have not `moved` as in `old`.
+
+    Few rows are held back as a rule. On the CPU they alone are written, into `new` itself; where
+    memory is shared, also with the tensor `apart`, and on a device that would have to be asked, all
+    rows are made anew.
+    """
+    stepped = {name: new[name] for name in old}
+    if moved.device.type != "cpu" or not alone([*stepped.values(), apart]):
+        return {name: where_rows(moved, stepped[name], value) for name, value in old.items()}
+    rows = (~moved).nonzero().flatten()
+    # all are read before any is written: what is new in one name may be old in another
+    kept = {name: value[rows] for name, value in old.items()}
+    for name, value in stepped.items():
+        value.index_copy_(0, rows, kept[name])
+    return stepped
+
+
+def norms(
+    method: Attack,
+    clean: torch.Tensor,
+    adversarial: torch.Tensor,
+    state: dict[str, torch.Tensor],
+    slots: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Norms in [0, 1] and in the paper's pixels, ``(B,)`` each, of at least the `slots`.
+
+    Their bits must not depend on how many are asked for: each alone, or all at once.
+    """
+    if clean.device.type != "cpu":
+        l2 = (adversarial - clean).flatten(1).norm(dim=1)
+        return l2, method.norm(clean, adversarial, state)
+    l2, l2_paper = torch.zeros(2, len(clean))
+    for i in slots.tolist():
+        one = slice(i, i + 1)
+        l2[i] = (adversarial[one] - clean[one]).flatten(1).norm(dim=1)
+        own = {key: value[one] for key, value in state.items()}
+        l2_paper[i] = method.norm(clean[one], adversarial[one], own)
+    return l2, l2_paper
 
 
 def finite_rows(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -35,8 +35,13 @@ class Runtime:
         Run the victim through ``torch.compile``. With it, and with a precision other than "fp32",
         an image that seems to succeed is checked in fp32 without compilation, and the attack on it
         ends only if that confirms the success. All logits returned are of that kind.
-    channels_last : bool
-        Lay the images of the slots out with their channels last.
+    fold, channels_last : bool, optional
+        Run a copy of the victim with batch normalisation folded into its convolutions, and with
+        channels last in memory. Both compute the same function in fp32, in another order. Default:
+        what a short trial finds quickest, if the attack is long (with at least 200 passes of a full
+        batch to its limit); the result says so (:attr:`AttackResult.trial`). Every image that
+        leaves its slot is looked at again on the victim itself, and attacked again there if that
+        sees no success. All logits returned are the victim's own.
     keep_images : bool
         False: do not return the adversarial images, so that memory does not grow with N.
     files : bool
@@ -66,7 +71,8 @@ class Runtime:
     check_every: int = 1
     precision: str = "fp32"
     compile: bool = False
-    channels_last: bool = False
+    fold: bool | None = None
+    channels_last: bool | None = None
     keep_images: bool = True
     files: bool = False
     checkpoint: str | Path | None = None
@@ -82,7 +88,11 @@ class Runtime:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not (whole and value >= 1) and (name, value) != ("slots", None):
                 raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
-        for name in ("compile", "channels_last", "keep_images", "files", "progress"):
+        for name in ("fold", "channels_last"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, bool)):
+                raise ValueError(f"{name}: expected True, False or None, got {value!r}")
+        for name in ("compile", "keep_images", "files", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         if self.checkpoint is not None and not isinstance(self.checkpoint, str | Path):

@@ -9,6 +9,7 @@ import torch
 
 from tkmia_utils.attacks import Attack, AttackSpec, Iterate
 from tkmia_utils.condition import Stop
+from tkmia_utils.engine.claims import ClaimCheck, ReadAhead
 from tkmia_utils.engine.ends import (
     BAD_GRADIENT,
     BAD_LOGITS,
@@ -16,14 +17,22 @@ from tkmia_utils.engine.ends import (
     LIMIT,
     RUNNING,
     SUCCESS,
-    Trace,
 )
 from tkmia_utils.engine.files import FileCheck
 from tkmia_utils.engine.forward import Forward
 from tkmia_utils.engine.goal import Best, Goal
 from tkmia_utils.engine.images import Reader
-from tkmia_utils.engine.ledger import Ledger, blank_notes, note_name
-from tkmia_utils.engine.rows import alone, finite_rows, take, values, where_rows
+from tkmia_utils.engine.ledger import Ledger, blank_notes
+from tkmia_utils.engine.notes import note, record
+from tkmia_utils.engine.rows import (
+    alone,
+    finite_rows,
+    held_back,
+    norms,
+    take,
+    values,
+    where_rows,
+)  # fmt: skip
 from tkmia_utils.exact import on_grid
 
 
@@ -50,8 +59,6 @@ class Slots:
         Iterations to note.
     clean_logits : torch.Tensor, optional
         float32 ``(N, C)``; otherwise the victim is asked.
-    channels_last : bool
-        The memory format of the images in their slots.
     stop : Stop
         What has to hold beside the labels being hidden.
     bits : int, optional
@@ -77,13 +84,13 @@ class Slots:
         device: torch.device,
         snapshots: Sequence[int] = (),
         clean_logits: torch.Tensor | None = None,
-        channels_last: bool = False,
         stop: Stop = Stop(),  # noqa: B008  (frozen, and so shared without harm)
         bits: int | None = None,
         files: bool = False,
     ) -> None:
         self.forward, self.method, self.queue = forward, method, queue
-        self.reader, self.ledger, self.device = reader, ledger, device
+        self.reader: Reader | ReadAhead = reader
+        self.ledger, self.device = ledger, device
         self.snapshots, self.given, self.bits = tuple(snapshots), clean_logits, bits
         self.occupied = self.finished = self.successes = self.work = 0
         classes = queue.labels.shape[1]
@@ -91,8 +98,7 @@ class Slots:
         self.queue_index = torch.full((size,), -1, dtype=torch.int64)
         self.age = torch.zeros(size, dtype=torch.int64)  # iterations since then, on the host
         first = reader.first.to(device).expand(size, -1, -1, -1)
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.clean = first.clone(memory_format=layout)
+        self.clean = first.clone(memory_format=forward.layout.memory_format)
         self.rows = take(queue, torch.zeros(size, dtype=torch.int64), device)
         self.goal = Goal(stop, self.rows)
         anytime = getattr(method, "anytime", False)
@@ -101,12 +107,31 @@ class Slots:
         self.state = method.begin(self.clean)
         self.status = torch.full((size,), LIMIT, device=device)
         self.iteration = torch.zeros(size, dtype=torch.int64, device=device)
+        # has the victim itself denied what is said of this very iteration?
+        self.denied = torch.zeros(size, dtype=torch.bool, device=device)
         self.logits = torch.zeros(size, classes, device=device)
         self.clean_logits = torch.zeros(size, classes, device=device)
         self.notes = {
-            name: note.to(device) for name, note in blank_notes(size, classes, snapshots).items()
+            name: blank.to(device) for name, blank in blank_notes(size, classes, snapshots).items()
         }
         self.needs_exchange = True  # may a slot have something to hand in?
+        self.claims: ClaimCheck | None = None
+        # an attack that goes on needs the truth at once, and so does a record of every iteration
+        late = self.best is None and ledger.trace is None
+        if forward.close or (late and not forward.exact):
+            self._check_claims(reader, stop, known=clean_logits)
+
+    def _check_claims(self, reader: Reader, stop: Stop, *, known: torch.Tensor | None) -> None:
+        """Show what enters and what leaves to the victim itself."""
+        queue, classes = self.queue, self.logits.shape[1]
+        if known is None:
+            known = torch.full((len(queue.k), classes), torch.nan)
+            self.reader = ReadAhead(reader, self.forward, self._first, known, self.clean)
+        self.given = known
+        self.claims = ClaimCheck(
+            self.forward, self.clean, queue=queue, known=known, stop=stop, ledger=self.ledger,
+            returning=not self.forward.close,
+        )  # fmt: skip
 
     def iterate(self) -> None:
         """One forward pass, one verdict, one backward pass and one step, for all slots."""
@@ -132,9 +157,19 @@ class Slots:
         self.age += 1
         self.work += self.occupied
 
+    @property
+    def believed(self) -> bool:
+        """Does an attack end at what the forward pass says, without a second look at once?"""
+        return self.forward.exact or self.claims is not None
+
     def _image(self) -> torch.Tensor:
         """The images that the victim sees."""
         image = self.method.image(self.clean, self.state)
+        return image if self.bits is None else on_grid(image)
+
+    def _first(self, images: torch.Tensor) -> torch.Tensor:
+        """What the victim sees of clean images at iteration 0."""
+        image = self.method.image(images, self.method.begin(images))
         return image if self.bits is None else on_grid(image)
 
     def _judge(self, x: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -147,7 +182,7 @@ class Slots:
             self.goal.enter(entered, scores if self.forward.exact else self.forward.eager(x))
         met, seen = self.goal.met(scores), scores
         verdict = self._verdict(met, scores)
-        if not self.forward.exact:
+        if not self.believed:
             verdict, seen, met = self._look_again(x, scores, verdict, met, running, begun, noted)
         if self.best is not None:
             self.best.take(running & met, x, self.clean, seen)
@@ -158,9 +193,9 @@ class Slots:
         self.logits = where_rows(running, seen, self.logits)
         self.status = torch.where(running, verdict, self.status)
         if self.ledger.trace is not None:
-            self._record(self.ledger.trace, x, seen, running)
+            record(self, self.ledger.trace, x, seen, running)
         for limit in noted:
-            self._note(limit, x, seen, running & (self.iteration == limit))
+            note(self, limit, x, seen, running & (self.iteration == limit))
         return met
 
     def _verdict(self, met: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -168,8 +203,8 @@ class Slots:
         verdict = torch.where(self.iteration >= self.rows.max_iter, LIMIT, RUNNING)
         verdict = torch.where(self.goal.condition.feasible, verdict, INFEASIBLE)
         over = met if self.best is None else met & (self.iteration == 0)  # nothing is nearer than 0
-        verdict = torch.where(over, SUCCESS, verdict)
-        return torch.where(scores.isfinite().all(-1), verdict, BAD_LOGITS)
+        verdict = torch.where(over & ~self.denied, SUCCESS, verdict)
+        return torch.where(scores.isfinite().all(-1) | self.denied, verdict, BAD_LOGITS)
 
     def _look_again(
         self,
@@ -202,7 +237,7 @@ class Slots:
 
     def _move(self, stepped: dict[str, torch.Tensor]) -> None:
         """Let running images take the step; where it is not finite, they end."""
-        running = self.status == RUNNING
+        running, self.denied = self.status == RUNNING, torch.zeros_like(self.denied)
         watched = getattr(self.method, "watched", stepped)
         finite = finite_rows([stepped[key] for key in watched])
         moved = running & finite
@@ -212,32 +247,32 @@ class Slots:
             self.state = {key: stepped[key] for key in self.state}
             return
         self.status = torch.where(running & ~finite, BAD_GRADIENT, self.status)
-        self.state = {key: where_rows(moved, stepped[key], old) for key, old in self.state.items()}
+        self.state = held_back(moved, stepped, self.state, apart=self.clean)
 
     def exchange(self) -> int:
         """Move finished images out and waiting ones in; return how many left."""
         if not self.needs_exchange:
             return 0
         status = self.status.cpu()
-        self.needs_exchange = self.forward.exact  # in any other arithmetic the next look tells
+        self.needs_exchange = self.believed  # else the next look tells
         slots = ((status != RUNNING) & (self.queue_index >= 0)).nonzero().flatten()
         if not len(slots):
             return 0
         adversarial, logits = self._image(), self.logits
-        if not self.forward.exact and bool((status[slots] == BAD_GRADIENT).any()):
+        if not self.believed and bool((status[slots] == BAD_GRADIENT).any()):
             bad = self.status == BAD_GRADIENT
             logits = where_rows(bad, self.forward.eager(adversarial), logits)
         ended = self.status
         if self.best is not None:
             adversarial, logits = self.best.or_else(adversarial, logits)
             ended = torch.where(self.best.found, SUCCESS, ended)  # even if a later step failed
+        l2, l2_paper = norms(self.method, self.clean, adversarial, self.state, slots)
         results = {
             "adversarial": adversarial,
             "status": ended,
             "iterations": self.iteration,
-            # norms of all slots at once: their bits must not depend on how many leave
-            "l2": (adversarial - self.clean).flatten(1).norm(dim=1),
-            "l2_paper": self.method.norm(self.clean, adversarial, self.state),
+            "l2": l2,
+            "l2_paper": l2_paper,
             "clean_logits": self.clean_logits,
             "adversarial_logits": logits,
             "png_logits": torch.full_like(logits, torch.nan),  # until the file was looked at
@@ -246,8 +281,12 @@ class Slots:
         at = slots.to(self.device)
         columns = self.ledger.columns
         self.ledger.enter(self.queue_index[slots], {name: results[name][at] for name in columns})
-        if self.file_check is not None:
-            self.file_check.add(self.queue_index[slots], adversarial[at])
+        if self.claims is not None and self.claims.returning:
+            for i, row in zip(slots.tolist(), self.queue_index[slots].tolist(), strict=True):
+                self.claims.keep(row, {n: part[i].clone() for n, part in self._of_slots().items()})
+        for check in (self.claims, self.file_check):
+            if check is not None:
+                check.add(self.queue_index[slots], adversarial[at])
         self.finished += len(slots)
         self.successes += int((ended[at] == SUCCESS).sum())
         self.occupied -= len(slots)
@@ -255,14 +294,27 @@ class Slots:
         self.fill(slots)
         return len(slots)
 
-    def look_at_files(self) -> None:
-        """Look at the files of all images that have finished, if that was asked for."""
-        if self.file_check is not None:
-            self.file_check.flush()
+    def look_at_finished(self) -> None:
+        """Look again at all images that have finished, and at their files, where that is due."""
+        for check in (self.claims, self.file_check):
+            if check is not None:
+                check.flush()
 
-    def fill(self, slots: torch.Tensor) -> None:
-        """Put the next images of the queue into empty slots, int64 ``(n,)``."""
-        start = self.reader.next
+    @property
+    def doubtful(self) -> list[int]:
+        """Rows of the queue whose end the victim itself does not confirm."""
+        return [] if self.claims is None else sorted(self.claims.doubtful)
+
+    def fill(self, slots: torch.Tensor | None = None) -> None:
+        """Put the next images into empty slots, int64 ``(n,)``; default those all are empty.
+
+        Images that are to go on come first, then those of the queue.
+        """
+        slots = torch.arange(len(self.age)) if slots is None else slots
+        back = [] if self.claims is None else self.claims.take_back(len(slots))
+        for i, slot in zip(slots.tolist(), back, strict=False):
+            self._put_back(i, slot)
+        slots, start = slots[len(back) :], self.reader.next
         slots = slots[: len(self.reader) - start]
         if not len(slots):
             return
@@ -284,43 +336,36 @@ class Slots:
         if self.given is not None:
             self.clean_logits[at] = self.given[queue_index].to(self.device)
             self.goal.enter(slots, self.clean_logits)
-        for note in self.notes.values():
-            note[at] = torch.nan if note.is_floating_point() else False
+        for column in self.notes.values():
+            column[at] = torch.nan if column.is_floating_point() else False
         self.status[at] = RUNNING
         self.iteration[at] = 0
         self.occupied += len(slots)
         self.needs_exchange = True
 
-    def _record(
-        self, trace: Trace, x: torch.Tensor, seen: torch.Tensor, running: torch.Tensor
-    ) -> None:
-        slots = (running.cpu() & (self.queue_index >= 0)).nonzero().flatten()
-        queue_index, at = self.queue_index[slots], slots.to(self.device)
-        when = self.iteration[at].cpu()
-        trace.logits[queue_index, when] = seen[at].cpu()
-        trace.l2[queue_index, when] = (x - self.clean)[at].flatten(1).norm(dim=1).cpu()
+    def _put_back(self, i: int, slot: dict[str, torch.Tensor]) -> None:
+        """Let an image that had left go on in slot `i`, which is empty."""
+        self.successes -= int(slot["status"] == SUCCESS)
+        self.finished -= 1
+        if not alone([*self.state.values(), self.clean]):
+            self.state = {key: old.clone() for key, old in self.state.items()}
+        for name, part in self._of_slots().items():
+            part[i] = slot[name]
+        self.status[i], self.denied[i] = RUNNING, True
+        self.goal.enter(torch.tensor([i]), self.clean_logits)
+        self.occupied += 1
+        self.needs_exchange = True
 
-    def _note(self, limit: int, x: torch.Tensor, seen: torch.Tensor, there: torch.Tensor) -> None:
-        met = self.goal.met(seen)
-        if self.best is not None:
-            x, seen = self.best.or_else(x, seen)
-            met = self.best.found
-        values = {
-            "logits": seen,
-            "l2": (x - self.clean).flatten(1).norm(dim=1),
-            "l2_paper": self.method.norm(self.clean, x, self.state),
-            "success": met,
-        }
-        for name, new in values.items():
-            name = note_name(name, limit)
-            self.notes[name] = where_rows(there, new, self.notes[name])
+    def _of_slots(self) -> dict[str, torch.Tensor]:
+        """All that belongs to single slots, by name."""
+        return {**{f"state {name}": value for name, value in self.state.items()}, **self._parts()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All that the next iteration depends on, by name; :meth:`restore` takes it."""
         counts = (self.reader.next, self.occupied, self.finished, self.successes, self.work)
-        state = {f"state {name}": value for name, value in self.state.items()}
         counted = {"counts": torch.tensor(counts), **self.goal.tensors()}
-        return {**counted, **state, **self._parts()}
+        counted |= {} if self.claims is None else self.claims.tensors()
+        return {**counted, **self._of_slots()}
 
     def restore(self, saved: dict[str, torch.Tensor]) -> None:
         """Go on from what :meth:`tensors` gave, in slots made by the same arguments.
@@ -337,6 +382,8 @@ class Slots:
         for name, part in self._parts().items():
             part.copy_(saved[name])
         self.goal.restore(saved)
+        if self.claims is not None:
+            self.claims.restore(saved)
         self.state = {
             key: torch.empty_like(old).copy_(saved[f"state {key}"])
             for key, old in self.state.items()
@@ -346,9 +393,9 @@ class Slots:
         self.needs_exchange = True
 
     def _parts(self) -> dict[str, torch.Tensor]:
-        names = ("queue_index", "age", "clean", "status", "iteration", "logits", "clean_logits")
+        names = ("queue_index", "age", "clean", "status", "iteration", "denied", "logits")
         return {
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in (*names, "clean_logits")},
             **{f"rows {name}": value for name, value in values(self.rows).items()},
             **({} if self.best is None else self.best.tensors()),
             **self.notes,
