@@ -23,7 +23,9 @@ from torch.nn import functional
 
 from benchmarks.report import write
 from tkmia_utils import data, losses, measures, victims
+from tkmia_utils.engine import trial
 from tkmia_utils.engine.advice import AttackWarning
+from tkmia_utils.engine.folding import Layout
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.experiments import protocol
@@ -85,26 +87,67 @@ def bare(model: nn.Module, images: torch.Tensor, direction: torch.Tensor, steps:
         torch.autograd.grad(model(x), x, direction)
 
 
+PLAIN = {"fold": False, "channels_last": False}
+FAST = Layout(fold=True, channels_last=True)
+
+
 def floor(rounds: int) -> list[dict[str, object]]:
-    """An image-iteration of the engine over a bare forward pass and input gradient, same B."""
+    """An image-iteration of the engine over a bare forward pass and input gradient, same B.
+
+    And that bare pass itself: in other layouts, through the compiler and in bfloat16.
+    """
     lines = []
     for name, (model, side, slots) in models().items():
         given = case(model, slots, side)
         steps = 4 if side > 100 else 40
         direction = torch.zeros(given[1].shape).scatter_(1, given[1].int().argmax(1, True), 1.0)
         # so small a step that nobody succeeds: every slot is at work throughout
-        runtime = Runtime(slots=slots)
-        ours = partial(attack, model, *given, 3, lr=1e-9, max_iter=steps, runtime=runtime)
-        other = partial(bare, model, given[0], direction, steps + 1)
-        times = in_turns({"ours": ours, "bare": other}, rounds)
+        runtime = Runtime(slots=slots, **PLAIN)
+        runs = {"ours": partial(attack, model, *given, 3, lr=1e-9, max_iter=steps, runtime=runtime)}
+        runs |= bare_ways(model, given[0], direction, steps + 1)
+        times = in_turns(runs, rounds)
         each = 1e3 / (steps + 1) / slots
-        ratio = times["ours"] / times["bare"]
+        ratio = times["ours"] / times["as given"]
         lines.append(
             {"benchmark": "floor", "case": name, "ours, ms": spread(times["ours"] * each),
-             "other, ms": spread(times["bare"] * each), "ratio": spread(ratio),
+             "other, ms": spread(times["as given"] * each), "ratio": spread(ratio),
              "value": float(np.median(ratio)), "note": f"an image-iteration, {slots} slots"}
         )  # fmt: skip
+        for way in list(runs)[2:]:
+            ratio = times["as given"] / times[way]
+            lines.append(
+                {"benchmark": "bare pass", "case": f"{name}: {way}",
+                 "ours, ms": spread(times[way] * each),
+                 "other, ms": spread(times["as given"] * each), "ratio": spread(ratio),
+                 "value": float(np.median(ratio)), "note": "times as fast as as given"}
+            )  # fmt: skip
     return lines
+
+
+def bare_ways(
+    model: nn.Module, images: torch.Tensor, direction: torch.Tensor, steps: int
+) -> dict[str, Callable[[], object]]:
+    """The bare pass as given first, then in every way that could be faster."""
+    last = images.contiguous(memory_format=torch.channels_last)
+    ways = {"as given": partial(bare, model, images, direction, steps)}
+    for layout in (Layout(False, True), Layout(True, False), FAST):
+        shown = last if layout.channels_last else images
+        ways[str(layout)] = partial(bare, layout.of(model, images), shown, direction, steps)
+    fast = FAST.of(model, images)
+    try:
+        compiled = torch.compile(FAST.of(model, images), dynamic=False)
+        bare(compiled, last, direction, 1)
+        ways["both, and inductor"] = partial(bare, compiled, last, direction, steps)
+    except Exception as error:  # no compiler for C++ here, for one
+        print(f"inductor is left out: {type(error).__name__}")
+    ways["both, in bfloat16"] = partial(in_bf16, fast, last, direction, steps)
+    return ways
+
+
+def in_bf16(model: nn.Module, images: torch.Tensor, direction: torch.Tensor, steps: int) -> None:
+    """:func:`bare` under autocast."""
+    with torch.autocast(images.device.type, torch.bfloat16):
+        bare(model, images, direction, steps)
 
 
 def literal(
@@ -137,49 +180,73 @@ def literal(
 def loop(
     rounds: int, victim: victims.Victim | None, scenes: data.MultiLabelDataset
 ) -> list[dict[str, object]]:
-    """Ours against the plain loop, to the same successes, on the embedded scenes."""
+    """Ours against the plain loop, to the same successes, on the embedded scenes.
+
+    The logits of the clean images are known to both: from them the labels were chosen.
+    """
     lines = []
     for name, (model, side, slots) in models().items():
         if side > 100:
-            images = functional.interpolate(scenes.images(torch.arange(2 * slots)), size=side)
+            images = functional.interpolate(scenes.images(torch.arange(4 * slots)), size=side)
             given, lr, most = (images, *own_labels(model, images)), 1.0, 30
         elif victim is None:
             continue
         else:
-            model, queue = victim.model, queued(victim, scenes, 400, ks=(3,))
+            model, queue = victim.model, queued(victim, scenes, 800, ks=(3,))
             images = scenes.images(queue.index)
             given, lr, most = (images, queue.labels, queue.specified), 1e-3, 100
+        with torch.no_grad():
+            clean = torch.cat([model(part) for part in images.split(slots)])
         ended: dict[str, np.ndarray] = {}
+        norms: dict[str, float] = {}
 
         def ours(
             who: str,
-            last: bool,
+            settings: Mapping[str, object],
             model=model,
             given=given,
             ended=ended,
+            norms=norms,
             slots=slots,
-            **settings: float,
+            clean=clean,
+            **call: object,
         ) -> None:
-            runtime = Runtime(slots=slots, channels_last=last)
-            result = attack(model, *given, 3, runtime=runtime, **settings)
+            runtime = Runtime(slots=slots, **settings)
+            result = attack(model, *given, 3, runtime=runtime, clean_logits=clean, **call)
             ended[who] = torch.stack([result.success.long(), result.iterations], 1).numpy()
+            norms[who] = float(result.l2[result.success].median())
 
-        def plain(model=model, given=given, ended=ended, **settings: float) -> None:
+        def plain(model=model, given=given, ended=ended, lr=lr, most=most) -> None:
             singles = zip(*(tensor.split(1) for tensor in given), strict=True)
-            ended["plain"] = np.array([literal(model, *one, 3, **settings) for one in singles])
+            ended["plain"] = np.array(
+                [literal(model, *one, 3, lr=lr, max_iter=most) for one in singles]
+            )
 
-        lasts = {name: False, f"{name}, channels last": True}
-        runs = {who: partial(ours, who, last) for who, last in lasts.items()} | {"plain": plain}
-        timed = {who: partial(run, lr=lr, max_iter=most) for who, run in runs.items()}
-        times = in_turns(timed, max(1, rounds // 3))
-        for who in lasts:
+        sgd = {"lr": lr, "max_iter": most}
+        fast = {"fold": FAST.fold, "channels_last": FAST.channels_last}
+        least = {"method": "tkmia_min", "first": True, "max_iter": 30}
+        trial.choose(  # once, and not within what is timed
+            model, images[:slots], fold=None, channels_last=None, rows=10**6, passes=1e6
+        )
+        runs = {
+            name: partial(ours, name, {}, **sgd),
+            f"{name}, as given": partial(ours, f"{name}, as given", PLAIN, **sgd),
+            f"{name}, bfloat16": partial(
+                ours, f"{name}, bfloat16", {**fast, "precision": "bf16"}, **sgd
+            ),
+            f"{name}, tkmia_min": partial(ours, f"{name}, tkmia_min", fast, **least),
+            "plain": plain,
+        }
+        times = in_turns(runs, max(7, rounds))
+        for who in list(runs)[:-1]:
             won, alike = ended[who].mean(0), (ended[who] == ended["plain"]).mean(0)
             ratio = times["plain"] / times[who]
             lines.append(
                 {"benchmark": "loop", "case": who, "ours, ms": spread(times[who] * 1e3),
                  "other, ms": spread(times["plain"] * 1e3), "ratio": spread(ratio),
                  "value": float(np.median(ratio)),
-                 "note": f"{len(ended[who])} images, {won[0]:.1%} succeed, {won[1]:.1f} steps; "
+                 "note": f"{len(ended[who])} images, {won[0]:.1%} succeed, {won[1]:.1f} steps, "
+                 f"median norm {norms[who]:.2f}; "
                  f"alike {alike[0]:.1%} of the ends, {alike[1]:.1%} of the steps"}
             )  # fmt: skip
     return lines
@@ -204,7 +271,7 @@ def work(victim: victims.Victim, scenes: data.MultiLabelDataset) -> list[dict[st
     counting = Counting(victim.model).eval()
     result = attack(
         counting, scenes.images(queue.index), queue.labels, queue.specified, queue.k,
-        delta=queue.delta, max_iter=100, runtime=Runtime(slots=16),
+        delta=queue.delta, max_iter=100, runtime=Runtime(slots=16, **PLAIN),
     )  # fmt: skip
     needed = result.iterations + 1  # the last forward pass finds the success
     waiting = sum(len(part) * int(part.max()) for part in needed.split(16))
@@ -240,7 +307,7 @@ def growth(rounds: int) -> list[dict[str, object]]:
         images, labels, specified = case(model, n, 48, k=k)
         run = {"ours": lambda: attack(
             model, images, labels, specified, k, lr=1e-9, max_iter=20,
-            runtime=Runtime(slots=16),
+            runtime=Runtime(slots=16, **PLAIN),
         )}  # fmt: skip
         seconds = in_turns(run, max(1, rounds // 3))["ours"]
         lines.append(
@@ -291,7 +358,7 @@ def held(n: int) -> None:
     labels[:, :4] = True
     specified = torch.zeros_like(labels)
     specified[:, 0] = True
-    runtime = Runtime(slots=32, keep_images=False)
+    runtime = Runtime(slots=32, keep_images=False, **PLAIN)
     attack(model, _Tiny(n), labels, specified, 2, lr=1e-9, max_iter=1, runtime=runtime)
     print(peak() / 2**20)
 

@@ -17,6 +17,12 @@ BOTH = {"fold": True, "channels_last": True}
 LONG = {"slots": 4, "lr": 0.05, "max_iter": 120}
 
 
+@pytest.fixture(autouse=True)
+def however_quick(monkeypatch):
+    """Toys are tried as well."""
+    monkeypatch.setattr(trial, "TINY", 0.0)
+
+
 def lively(model):
     """In evaluation mode, with statistics that are not those of birth."""
     generator = torch.Generator().manual_seed(5)
@@ -217,7 +223,7 @@ def test_an_attack_that_goes_on_keeps_the_layout_it_was_begun_with(tmp_path, mon
         if not cut.left:
             raise Cut
 
-    cut.left = 10
+    cut.left = 16
     hook = torch.nn.modules.module.register_module_forward_hook(
         lambda m, i, o: cut(m, i, o) if isinstance(m, nn.Linear) else None
     )
@@ -233,10 +239,12 @@ def test_the_runtime_leaves_the_layout_open():
     assert Runtime().fold is None and Runtime().channels_last is None
 
 
-def test_only_a_full_queue_is_long():
+def test_only_a_full_queue_of_passes_that_take_time_is_long(monkeypatch):
     model = net()
     images = torch.rand(4, 3, 16, 16)
     ask = {"fold": None, "channels_last": None}
     assert trial.choose(model, images, rows=15, passes=1e6, **ask)[1] is None
     assert trial.choose(model, images, rows=16, passes=199, **ask)[1] is None
     assert trial.choose(model, images, rows=16, passes=200, **ask)[1] is not None
+    monkeypatch.setattr(trial, "TINY", 10.0)
+    assert trial.choose(net(), images, rows=16, passes=200, **ask)[1] is None

@@ -1,5 +1,6 @@
 """Promises of long work: chunks that are never done twice, and an honest search."""
 
+import json
 import os
 import shutil
 from copy import deepcopy
@@ -12,11 +13,18 @@ from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
 
 from tkmia_utils import Runtime
 from tkmia_utils.data import folder
+from tkmia_utils.engine import trial
 from tkmia_utils.engine.checkpoint import digest
 from tkmia_utils.experiments import campaign, protocol
 from tkmia_utils.experiments.campaign import Campaign
 from tkmia_utils.experiments.tuning import search
 from tkmia_utils.victims.store import Victim
+
+
+@pytest.fixture(autouse=True)
+def without_trials(monkeypatch):
+    """A toy is run as it is, however slow the machine."""
+    monkeypatch.setattr(trial, "TINY", float("inf"))
 
 
 @pytest.fixture
@@ -63,7 +71,7 @@ def test_a_killed_run_goes_on_with_the_chunk_it_had_not_saved(setting, tmp_path,
     monkeypatch.setattr(protocol, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(victim, queue, data, folder=tmp_path / "b", chunk=5, **CALL)
-    assert len(list((tmp_path / "b").iterdir())) == 2
+    assert len(list((tmp_path / "b").glob("*.parquet"))) == 2
     calls = []
     monkeypatch.setattr(
         protocol, "run", lambda m, p, *a, **k: calls.append(p) or real(m, p, *a, **k)
@@ -85,7 +93,7 @@ def test_another_setting_is_other_work(setting, tmp_path):
         run(victim, queue, data, folder=tmp_path, **{**CALL, **change})
     other = Victim(victim.model, [], "another-victim", CLASSES)
     run(other, queue, data, folder=tmp_path, **CALL)
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.glob("*.parquet"))) == 6
 
 
 def test_two_trainings_of_one_recipe_are_two_victims(setting, tmp_path):
@@ -95,7 +103,7 @@ def test_two_trainings_of_one_recipe_are_two_victims(setting, tmp_path):
     model[1].bias.data[0] += 1e-6
     run(replace(victim, model=model), queue, data, folder=tmp_path, **CALL)
     run(replace(victim, model=deepcopy(victim.model)), queue, data, folder=tmp_path, **CALL)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
 
 
 def test_weights_of_any_type_have_a_hash():
@@ -280,3 +288,23 @@ def test_a_replaced_photo_redoes_the_shards_that_hold_it_and_no_other(setting, t
     holds = sum(at in part.tolist() for part in queue.index.split(5))
     assert 0 < holds < len(first)
     assert len(done() - first) == holds
+
+
+def test_the_layout_is_tried_once_and_kept_beside_the_shards(setting, tmp_path, monkeypatch):
+    victim, data, _, _, queue = setting
+    gains = iter([2.0])
+    monkeypatch.setattr(trial, "TINY", 0.0)
+    monkeypatch.setattr(trial, "_gain", lambda *_: next(gains))
+    call = {**CALL, "limits": [5, 400]}
+    first = run(victim, queue, data, folder=tmp_path, **call)
+    (kept,) = tmp_path.glob("layout-*.json")
+    assert json.loads(kept.read_text())["channels_last"] is True
+    trial._TRIALS.clear()  # another process goes on
+    shards = sorted(path.name for path in tmp_path.glob("*.parquet"))
+    again = run(victim, queue, data, folder=tmp_path, **call)
+    assert again.equals(first) and shards == sorted(p.name for p in tmp_path.glob("*.parquet"))
+    plain = run(victim, queue, data, folder=tmp_path / "plain", **{
+        **call, "settings": {**CALL["settings"], "fold": False, "channels_last": False},
+    })  # fmt: skip
+    assert plain.success.any() and plain.success.equals(first.success)
+    assert len(list((tmp_path / "plain").iterdir())) == 1

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,10 +12,13 @@ import torch
 
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.checkpoint import digest
+from tkmia_utils.engine.folding import Layout
 from tkmia_utils.engine.runtime import Runtime, split_settings
+from tkmia_utils.engine.trial import choose
 from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.protocol import Queue
-from tkmia_utils.hashing import PACKAGE, code_hash
+from tkmia_utils.files import write_atomically
+from tkmia_utils.hashing import PACKAGE, code_hash, text_hash
 from tkmia_utils.victims.store import Victim
 from tkmia_utils.workspace import load_results, save_results
 
@@ -52,7 +55,8 @@ class Campaign:
         Iteration limits to report, in a column ``max_iter``; one attack at the largest answers for
         all of them.
     settings : mapping
-        lr, alpha and the method's own options; plain values.
+        lr, alpha, the method's own options and settings of the engine's
+        :class:`~tkmia_utils.Runtime`; plain values.
     chunk : int
         Rows a shard.
     slots : int
@@ -177,6 +181,45 @@ def shards(campaign: Campaign) -> list[Shard]:
     return plan
 
 
+def settled(campaign: Campaign) -> Campaign:
+    """The same campaign with the victim's layout in its settings, where a trial finds one faster.
+
+    The trial (:mod:`tkmia_utils.engine.trial`) is made once for a victim and its surroundings, and
+    kept in the campaign's folder as ``layout-*.json``: a layout decides last bits, so that a run
+    that goes on, and every node of a cluster, must use the same.
+    """
+    queue, last = campaign.queue, max(campaign.limits)
+    asked = [campaign.settings.get(name) for name in ("fold", "channels_last")]
+    model, slots = campaign.victim.model, campaign.slots
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    place = campaign.place or device.type
+    if place != device.type or None not in asked:
+        return campaign
+    threads = campaign.threads or (torch.get_num_threads() if place == "cpu" else 1)
+    inputs = [digest(model.state_dict()), campaign.data.size, slots, place, threads, asked]
+    file = Path(campaign.folder) / f"layout-{text_hash(*inputs)[:16]}.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        layout = Layout(bool(found["fold"]), bool(found["channels_last"]))
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or broken
+        try:
+            first = campaign.data.images(queue.index[:1]).to(device)
+        except Exception:  # the shard of that image says what is wrong with it
+            return campaign
+        passes = len(queue.k) * (last + 1) / slots
+        with cpu_threads(threads):
+            layout, trial = choose(
+                model, first.expand(slots, -1, -1, -1), fold=asked[0], channels_last=asked[1],
+                rows=len(queue.k), passes=passes,
+            )  # fmt: skip
+        if trial is None:
+            return campaign
+        text = json.dumps(asdict(layout) | {"trial": str(trial)})
+        write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
+    chosen = {name: True for name, on in asdict(layout).items() if on}
+    return replace(campaign, settings={**campaign.settings, **chosen})
+
+
 def attack_shard(
     shard: Shard,
     model: torch.nn.Module,
@@ -211,7 +254,7 @@ def attack_shard(
     last, (fast, settings) = max(shard.limits), split_settings(shard.settings)
     runtime = Runtime(
         slots=shard.slots, checkpoint=checkpoint, progress=progress,
-        **{"keep_images": False, "files": True, **fast},
+        **{"keep_images": False, "files": True, "fold": False, "channels_last": False, **fast},
     )  # fmt: skip
     with cpu_threads(shard.threads):
         _, result = protocol.run(
@@ -284,6 +327,7 @@ def run(campaign: Campaign, *, progress: bool = False) -> pd.DataFrame:
     ValueError
         As for :func:`tkmia_utils.attack`.
     """
+    campaign = settled(campaign)
     plan = shards(campaign)
     for shard in plan:
         run_shard(campaign, shard, progress=progress)

@@ -151,7 +151,7 @@ def run(
                 raise ValueError(f"{name}: the engine 'local' has none, got {value!r}")
         return local.run(campaign, progress=progress)
     ray = _ray()
-    campaign = replace(campaign, place="cuda" if num_gpus else "cpu")
+    campaign = local.settled(replace(campaign, place="cuda" if num_gpus else "cpu"))
     plan = local.shards(campaign)
     needs = {"num_cpus": plan[0].threads if num_cpus is None else num_cpus, "num_gpus": num_gpus}
     _check(workers, needs)

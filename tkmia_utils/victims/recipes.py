@@ -101,7 +101,7 @@ _PAPER = Recipe(
 )
 
 RECIPES: dict[str, Recipe] = {
-    "small": Recipe(),
+    "small": Recipe(channels_last=True),
     "voc": replace(_PAPER, arch="resnet50", optimiser="sgd", batch=32, epochs=30),
     "coco": replace(_PAPER, batch=128),
     "nus": replace(_PAPER, batch=64),
