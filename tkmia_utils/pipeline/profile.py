@@ -47,6 +47,7 @@ class Profile:
     """What to run: see ``tkmia_utils/pipeline/profiles/quick.yaml`` for the form.
 
     `time_limit` is in seconds a notebook; `common` goes to every notebook that declares it.
+    `record` are patterns of file names: what of a run becomes the record; none stands for all.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Profile:
     time_limit: float
     common: dict[str, Any]
     steps: tuple[Step, ...]
+    record: tuple[str, ...] = ()
 
 
 def load_profile(which: str | Path) -> Profile:
@@ -78,7 +80,11 @@ def load_profile(which: str | Path) -> Profile:
         steps.append(Step(name, tuple(entry["needs"]), entry["parameters"], tuple(entry["reads"])))
     if not steps:
         raise ValueError(f"{which}: notebooks: expected at least one")
-    return Profile(raw["name"], raw.get("note", ""), limit, raw["common"], tuple(steps))
+    kept = raw.get("record", [])
+    if not isinstance(kept, list) or not all(isinstance(item, str) for item in kept):
+        raise ValueError(f"{which}: record: expected a list of patterns, got {kept!r}")
+    note = raw.get("note", "")
+    return Profile(raw["name"], note, limit, raw["common"], tuple(steps), tuple(kept))
 
 
 def _read_profile(which: str, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def _read_profile(which: str, folder: Path, seen: tuple[Path, ...]) -> dict[str,
         raise ValueError(f"{which}: extends: goes round in a circle")
     raw = _mapping(_parse(path.read_text(encoding="utf-8"), which), which)
     for field in raw:
-        fields = ["name", "note", "extends", "time_limit", "common", "notebooks"]
+        fields = ["name", "note", "extends", "time_limit", "common", "notebooks", "record"]
         check_known(field, fields, which, "a field of a profile")
     if "name" not in raw:
         raise ValueError(f"{which}: name: is missing")

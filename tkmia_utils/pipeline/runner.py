@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ from tkmia_utils.workspace import (
     versions,
     write_json,
 )
+
+REPORTED = ("07_promise.md", "08_table_S1.md", "08_table_S2.md")
+"""Tables that answer a run on one's own photos."""
 
 
 class Run:
@@ -104,13 +108,20 @@ class Run:
             )
         )
 
-    def update(self) -> int:
-        """Make the run the record; how many files changed. A notebook that is due is refused."""
-        due = [step.notebook for step in self.profile.steps if not self.up_to_date(step)]
+    def update(self, steps: Iterable[Step]) -> int:
+        """Make the run the record; how many files changed. A notebook that is due is refused.
+
+        Of a profile that names what its record holds, the `steps` alone are asked for it.
+        """
+        steps, kept = tuple(steps), self.profile.record
+        due = [step.notebook for step in steps if not self.up_to_date(step)]
         if due:
             raise ValueError(f"--update: {', '.join(due)} is not up to date; the record stays")
-        made = [file for own in self.records.values() for file in own["made"]]
-        return record.replace(self.lab.figures, self.lab.record, made=self._drawn(made))
+        owners = [self.records[step.notebook] for step in steps] if kept else self.records.values()
+        made = self._drawn(file for own in owners for file in own["made"])
+        if kept:
+            made = [file for file in made if any(fnmatch(file, pattern) for pattern in kept)]
+        return record.replace(self.lab.figures, self.lab.record, made=made)
 
     def do(
         self, step: Step, on_cell: Callable[[int, str], None], *, time_limit: float | None = None
@@ -222,10 +233,14 @@ def _plan(run: Run, steps: list[Step]) -> int:
     return 0
 
 
-def _close(run: Run, *, update: bool) -> None:
+def _close(run: Run, steps: list[Step], *, update: bool) -> None:
     """After a run: make it the record where that is asked for, else compare it with the record."""
     if update:
-        print(f"{run.lab.record}: {run.update()} files changed")
+        print(f"{run.lab.record}: {run.update(steps)} files changed")
+    elif run.profile.record:  # of other images, as a rule: there is nothing to compare
+        tables = [run.lab.figures / name for name in REPORTED]
+        print("".join(f"\n{p.read_text(encoding='utf-8')}" for p in tables if p.is_file()))
+        print(f"More: {run.lab.figures}")
     elif (run.lab.record / MANIFEST).is_file():
         print(f"\n{compare_report.closing(run.lab)}")
 
@@ -269,8 +284,8 @@ def _main(arguments: list[str] | None) -> int:
             found, path = compare_report.saved(lab, given.other)
             print(f"{compare_report.report(found, few=compare_report.FEW)}\n-> {path}")
             return 0
-        if given.update and (given.only or given.list or given.plan):
-            raise ValueError("--update: a record is a whole run; leave out --only, --list, --plan")
+        if given.update and (given.list or given.plan):
+            raise ValueError("--update: leave out --list and --plan")
         for item in given.settings:
             if "=" not in item:
                 raise ValueError(f"--set: expected NAME=VALUE, got {item!r}")
@@ -281,6 +296,8 @@ def _main(arguments: list[str] | None) -> int:
         if given.time_limit is not None and not given.time_limit > 0:
             raise ValueError(f"--time-limit: expected seconds above 0, got {given.time_limit:g}")
         run = Run(load_profile(profile), given.root, settings)
+        if given.update and given.only and not run.profile.record:
+            raise ValueError("--update: a record is a whole run; leave out --only")
         steps = run.chosen(given.only)
         if given.plan:
             return _plan(run, steps)
@@ -319,7 +336,7 @@ def _main(arguments: list[str] | None) -> int:
             _say(f"{line} {seconds:.0f} s")
     try:
         if not given.list:
-            _close(run, update=given.update)
+            _close(run, steps, update=given.update)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
