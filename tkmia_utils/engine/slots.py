@@ -218,8 +218,7 @@ class Slots:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Verdict, logits and success in fp32 eager, of slots that seem to have got somewhere.
 
-        Images that have just entered (their clean logits are wanted) and images at a snapshot are
-        computed again as well. A snapshot must not change the run: there the image goes on.
+        So are images that have just entered, and those at a snapshot, which must not end there.
         """
         asked = running & ((verdict != RUNNING) | met)
         if begun and self.given is None:
@@ -306,10 +305,7 @@ class Slots:
         return [] if self.claims is None else sorted(self.claims.doubtful)
 
     def fill(self, slots: torch.Tensor | None = None) -> None:
-        """Put the next images into empty slots, int64 ``(n,)``; default those all are empty.
-
-        Images that are to go on come first, then those of the queue.
-        """
+        """Put images that are to go on, then the queue's next, into empty slots; default all."""
         slots = torch.arange(len(self.age)) if slots is None else slots
         back = [] if self.claims is None else self.claims.take_back(len(slots))
         for i, slot in zip(slots.tolist(), back, strict=False):
