@@ -8,7 +8,7 @@ LAB_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce record compare test bench course site lab lint format docs clean
+.PHONY: help setup reproduce record compare photos test bench course site lab lint format docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,11 @@ record:  ## the same, and the run takes the place of the record figures/$(PROFIL
 
 compare: setup  ## put the run in runs/$(PROFILE) beside the record, number by number
 	$(RUN) -m tkmia_utils.pipeline --compare $(PROFILE) $(if $(WITH),--with $(WITH))
+
+photos: setup  ## the attacks on your own photos, as tables: TRAIN=train.csv VAL=val.csv
+	@test -n "$(TRAIN)" -a -n "$(VAL)" || { echo "say which: make photos TRAIN=train.csv VAL=val.csv" >&2; exit 2; }
+	$(RUN) -m tkmia_utils.pipeline --profile photos --only 08_tables_and_figures \
+		--set "train_csv=$$(realpath "$(TRAIN)")" "val_csv=$$(realpath "$(VAL)")"
 
 test: setup lint  ## lint, unit tests, then the notebooks in a smoke size
 	$(RUN) -m pytest -q

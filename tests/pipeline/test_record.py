@@ -81,6 +81,24 @@ def test_the_record_stays_when_a_notebook_fails_or_only_some_are_run(root, capsy
     assert content(root.path / "figures" / "tiny") == kept
 
 
+def test_a_profile_may_keep_a_record_of_some_tables_without_anybodys_folders(root, capsys):
+    root.add("01_a", CELL.replace("{'seed': seed}", "{'seed': seed, 'val_csv': '/home/me/v.csv'}"),
+             SAVE % "seeds", SAVE % "private", parameters=PARAMETERS)  # fmt: skip
+    root.add("02_b", "raise KeyError('never run')")
+    root.profile["record"] = ["seeds.*"]
+    assert root.run("--only", "01_a") == 0
+    assert f"More: {root.runs / 'figures'}" in capsys.readouterr().out
+    assert root.run("--only", "01_a", "--update") == 0
+    kept = content(root.path / "figures" / "tiny")
+    assert sorted(kept) == ["manifest.json", "record.json", "seeds.csv", "seeds.md"]
+    listed = json.loads(kept["manifest.json"])
+    assert listed["seeds.csv"]["parameters"] == {"seed": 0, "val_csv": "v.csv"}
+    assert not any(b"/home/me" in text for text in kept.values())
+    root.profile["record"] = "seeds.*"
+    assert root.run("--only", "01_a") == 2
+    assert "record: expected a list of patterns" in capsys.readouterr().err
+
+
 @pytest.fixture
 def lab(tmp_path):
     lab = Workspace(tmp_path, "quick", "01_a", {})

@@ -21,6 +21,8 @@ from tkmia_utils.workspace import MANIFEST, first_made, read_manifest, write_jso
 
 ABOUT = "record.json"  # next to the manifest: which machine, which versions, how good a victim
 QUALITY = "04_quality.csv"
+PATHS = ("train_csv", "val_csv", "data_root")
+"""Parameters that are paths on somebody's machine."""
 
 
 def cores() -> int:
@@ -140,10 +142,19 @@ def replace(folder: Path, record: Path, *, made: Iterable[str]) -> int:
     gone = [p for p in record.iterdir() if p.is_file() and p.name not in (*files, ABOUT, MANIFEST)]
     for path in gone:
         path.unlink()
-    manifest = {file: first_made(listed[file], old.get(file, {})) for file in files}
+    manifest = {file: first_made(_public(listed[file]), old.get(file, {})) for file in files}
     if manifest != old:
         write_json(record / MANIFEST, manifest)
     return len(changed) + len(gone)
+
+
+def _public(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of a manifest without the folders in which somebody keeps photos."""
+    shown = {
+        name: Path(value).name if name in PATHS and value is not None else value
+        for name, value in entry.get("parameters", {}).items()
+    }
+    return {**entry, "parameters": shown}
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -1,0 +1,105 @@
+"""Promises of the replication: intervals that know victims, and verdicts that can go either way."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_protocol import CLASSES, TYPES, world  # noqa: F401  (a fixture)
+
+from tkmia_utils.experiments import replication
+from tkmia_utils.experiments.replication import Statement, by_image, hierarchical, judged
+from tkmia_utils.victims.store import Victim
+
+
+def drawn(rng, victims, images, *, between, within, mean=0.0):
+    own = mean + between * rng.standard_normal(victims)
+    return [list((v + within * rng.standard_normal(images))[:, None]) for v in own]
+
+
+@pytest.mark.parametrize("median", [False, True])
+def test_the_interval_covers_what_victims_and_images_vary(median):
+    """Of many studies about 95 % cover the truth; the images of one victim alone cover far less."""
+    rng, hits, alone = np.random.default_rng(0), 0, 0
+    for study in range(60):
+        groups = drawn(rng, 12, 40, between=0.5, within=1.0, mean=3.0)
+        for own in (groups, groups[:1]):
+            low, high = np.percentile(
+                hierarchical(own, median=median, resamples=300, seed=study), [2.5, 97.5]
+            )
+            hits, alone = (hits + (low < 3 < high), alone) if len(own) > 1 else (
+                hits, alone + (low < 3 < high),
+            )  # fmt: skip
+    assert hits >= 0.85 * 60 and alone <= 0.7 * 60
+
+
+def test_without_spread_between_victims_it_is_the_bootstrap_over_images():
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal(50)
+    one = [list(values[:, None])]
+    spread = hierarchical(one, median=False, resamples=4000, seed=0).std()
+    assert spread == pytest.approx(values.std() / np.sqrt(50), rel=0.1)
+    four = hierarchical(one * 4, median=False, resamples=4000, seed=0).std()
+    assert four == pytest.approx(spread / 2, rel=0.1)
+
+
+def test_the_rows_of_one_image_are_drawn_together():
+    values = np.random.default_rng(2).standard_normal(30)
+    once = hierarchical([list(values[:, None])], median=False, resamples=3000, seed=0)
+    often = hierarchical([[np.full(5, v) for v in values]], median=False, resamples=3000, seed=0)
+    assert often.std() == pytest.approx(once.std(), rel=0.1)
+
+
+def table(gains, n=40):
+    """Norms of two methods on n images; in victim v the second is `gains[v]` longer."""
+    rng, lines = np.random.default_rng(3), []
+    for victim, gain in enumerate(gains):
+        for image in range(n):
+            norm = 1 + 0.1 * rng.random()
+            for method, l2 in (("a", norm), ("b", norm + gain)):
+                lines.append({"victim": f"v{victim}", "cell": "c", "image": f"{image}",
+                              "method": method, "success": True, "l2": l2})  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict", "votes"),
+    [
+        ((0.2, 0.3, 0.2, 0.3, 0.25), replication.HOLDS, 5),
+        ((0.4, 0.4, 0.5, 0.4, -0.02), replication.MEAN, 4),
+        ((0.4, -0.4, 0.3, -0.3, 0.1), replication.OPEN, 3),
+        ((-0.2, -0.3, -0.2, -0.3, -0.2), replication.REVERSED, 0),
+    ],
+)
+@pytest.mark.parametrize("median", [False, True])
+def test_a_verdict_follows_the_interval_and_every_victim(gains, verdict, votes, median):
+    shorter = Statement("a is shorter", "08", lambda w: w["l2", "b"] - w["l2", "a"], median=median)
+    (line,) = judged(table(gains), [shorter], resamples=500).to_dict("records")
+    assert (line["verdict"], line["for"], line["victims"]) == (verdict, votes, 5)
+    assert line["value"] == pytest.approx(np.mean(gains)) and line["low"] < line["high"]
+
+
+def test_rows_of_which_a_sentence_says_nothing_do_not_count():
+    rows = table((0.2, 0.2))
+    rows.loc[(rows["victim"] == "v1") & (rows["image"] != "0"), "l2"] = np.nan
+    groups = by_image(replication.wide(rows)["l2", "a"])
+    assert [len(images) for images in groups] == [40, 1]
+    with pytest.raises(ValueError, match=r"^groups: "):
+        hierarchical([], median=False, resamples=3, seed=0)
+
+
+def test_one_victim_is_attacked_in_several_ways(world, tmp_path, monkeypatch):  # noqa: F811
+    model, data, _ = world
+    monkeypatch.setattr(replication.datasets, "types_of", lambda _: TYPES)
+    victim = Victim(model, [], "toy", CLASSES)
+    runs = {
+        "tkmia": {"method": "tkmia", "max_iter": 40, "lr": 1e-2},
+        "strict": {"method": "tkmia_min", "max_iter": 10, "stop": "imperceptible", "bits": 8},
+    }
+    call = dict(ks=[1, 2], pairs=[(2, 2)], n=4, seed=0, folder=tmp_path)
+    rows = replication.attacked(victim, data, runs, **call)
+    assert list(rows.columns) == list(replication.KEPT)
+    sizes = rows.groupby("method").size()
+    assert sizes["tkmia"] == sizes["strict"] > 4
+    strict = rows[rows["method"] == "strict"]
+    won = strict[strict["success"].astype(bool)]
+    assert len(won) and won[replication.BOTH].all()
+    assert replication.attacked(victim, data, runs, **call).equals(rows)

@@ -1,0 +1,211 @@
+"""The same experiment on several victims: which statements hold over victims, not images alone.
+
+An interval over the images of one victim says nothing of another victim: another seed, another
+architecture or another processor's rounding trains other weights. Here the same attacks are run on
+several victims, and a statement is judged by a hierarchical bootstrap: victims are drawn with
+replacement, and of each the images.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tkmia_utils import data as datasets
+from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.engine.outcome import BOTH, SURVIVES, UNSEEN
+from tkmia_utils.experiments import campaign, protocol
+from tkmia_utils.experiments.campaign import Campaign
+from tkmia_utils.victims.prediction import predict
+from tkmia_utils.victims.store import Victim
+
+KEPT = ("method", "cell", "image", "success", UNSEEN, SURVIVES, BOTH, "l2", "iterations")
+ROW = ["victim", "cell", "image"]
+HOLDS, MEAN, OPEN, REVERSED = "holds", "holds on average", "not shown", "the reverse holds"
+
+
+def attacked(
+    victim: Victim,
+    val: MultiLabelDataset,
+    runs: Mapping[str, Mapping[str, Any]],
+    *,
+    ks: Sequence[int],
+    pairs: Sequence[Sequence[int]],
+    n: int,
+    seed: int,
+    folder: str | Path,
+) -> pd.DataFrame:
+    """Attack one victim in several ways, on images chosen by its own clean logits.
+
+    Parameters
+    ----------
+    victim, val
+        Who is attacked, and the held-out images.
+    runs : mapping of str to mapping
+        By name: ``method``, ``max_iter`` and further settings of :class:`Campaign`.
+    ks, pairs, n, seed
+        The cells of the paper's tables, as in notebook 06.
+    folder : str or Path
+        For the files of the shards: a killed run goes on.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an attack: the columns :data:`KEPT`, with the run's name for the method.
+    """
+    types = datasets.types_of(val)
+    logits = predict(victim.model, val)
+    cells = protocol.list_cells(list(types), ks, pairs)
+    queue = protocol.build_queue(cells, val, logits, types, n=n, seed=seed)
+    frames = []
+    for name, own in runs.items():
+        settings = {key: own[key] for key in own if key not in ("method", "max_iter")}
+        rows = campaign.run(
+            Campaign(
+                victim, queue, val, own["method"], folder=folder, limits=[own["max_iter"]],
+                settings=settings,
+            )
+        )  # fmt: skip
+        frames.append(rows.assign(method=name)[list(KEPT)])
+    return pd.concat(frames, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence about attacks that more than one victim should bear out.
+
+    Attributes
+    ----------
+    said : str
+        The sentence.
+    notebook : str
+        Where it stands.
+    value : callable
+        From a table with a column for every method (see :func:`wide`) to one number a row, NaN
+        where the sentence says nothing of it; larger speaks for the sentence.
+    least : float
+        The sentence holds where the statistic is above that.
+    median : bool
+        The statistic is the median, not the mean.
+    """
+
+    said: str
+    notebook: str
+    value: Callable[[pd.DataFrame], pd.Series]
+    least: float = 0.0
+    median: bool = False
+
+
+def wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row an attacked image of a victim; columns (quantity, method)."""
+    table = rows.set_index([*ROW, "method"]).unstack("method")
+    return table.astype({c: float for c in table.columns}).sort_index()
+
+
+def judged(
+    rows: pd.DataFrame,
+    statements: Sequence[Statement],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Judge statements over victims.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        :func:`attacked` of every victim, with a column ``victim``.
+    statements : sequence of Statement
+        What is said.
+    resamples, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A line a statement: ``statement, notebook, value, low, high`` (over victims and images),
+        ``one low, one high`` (over the images of the first victim, what an interval of one victim
+        would have said), ``least`` (what the value is to exceed), ``victims`` (how many there
+        are), ``for`` (of how many the own value is above it) and the ``verdict``: "holds" if the
+        interval lies above it and so does every victim's own value, "holds on average" if the
+        interval does, "the reverse holds" if the interval lies below, else "not shown".
+    """
+    table, lines = wide(rows), []
+    for statement in statements:
+        values = statement.value(table)
+        groups = by_image(values)
+        draws = hierarchical(groups, median=statement.median, resamples=resamples, seed=seed)
+        first = hierarchical(groups[:1], median=statement.median, resamples=resamples, seed=seed)
+        own = [statistic(np.concatenate(images), statement.median) for images in groups]
+        low, high = np.percentile(draws, [2.5, 97.5])
+        above = [value > statement.least for value in own]
+        verdict = OPEN
+        if low > statement.least:
+            verdict = HOLDS if all(above) else MEAN
+        elif high < statement.least:
+            verdict = REVERSED
+        lines.append(
+            {"statement": statement.said, "notebook": statement.notebook,
+             "value": float(np.mean(own)), "low": low, "high": high,
+             **dict(zip(("one low", "one high"), np.percentile(first, [2.5, 97.5]), strict=True)),
+             "least": statement.least, "victims": len(groups), "for": sum(above),
+             "verdict": verdict}
+        )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def by_image(values: pd.Series) -> list[list[np.ndarray]]:
+    """Values of every victim, its images together: the rows of one image are drawn together."""
+    kept = values.dropna()
+    victims = [part for _, part in kept.groupby(level="victim", sort=False)]
+    return [[v.to_numpy() for _, v in part.groupby(level="image")] for part in victims]
+
+
+def statistic(values: np.ndarray, median: bool) -> float:
+    """Mean or median."""
+    return float(np.median(values) if median else np.mean(values))
+
+
+def hierarchical(
+    groups: Sequence[Sequence[np.ndarray]], *, median: bool, resamples: int, seed: int
+) -> np.ndarray:
+    """Resampled means over victims of a statistic over the rows of each.
+
+    Victims are drawn with replacement, and for each draw its images anew; so the spread holds that
+    between victims and that between images.
+
+    Parameters
+    ----------
+    groups : sequence of sequences of numpy.ndarray
+        Of every victim, of every image, the values of its rows.
+    median : bool
+        The statistic over rows is the median, not the mean.
+    resamples, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 ``(resamples,)``.
+    """
+    if not groups:
+        raise ValueError("groups: expected at least one victim with a value")
+    rng = np.random.default_rng([seed, len(groups)])
+    chosen = rng.integers(0, len(groups), (resamples, len(groups)))
+    found = np.empty(chosen.shape)
+    for victim, images in enumerate(groups):
+        places = np.argwhere(chosen == victim)
+        counts = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), len(places))
+        if median:
+            sizes = [len(image) for image in images]
+            rows, flat = np.concatenate(images), np.repeat(np.arange(len(images)), sizes)
+            own = [np.median(np.repeat(rows, count[flat])) for count in counts]
+        else:
+            sums = np.array([image.sum() for image in images])
+            sizes = np.array([len(image) for image in images])
+            own = (counts @ sums) / (counts @ sizes)
+        found[tuple(places.T)] = own
+    return found.mean(1)
