@@ -103,3 +103,26 @@ def test_one_victim_is_attacked_in_several_ways(world, tmp_path, monkeypatch):  
     won = strict[strict["success"].astype(bool)]
     assert len(won) and won[replication.BOTH].all()
     assert replication.attacked(victim, data, runs, **call).equals(rows)
+
+
+def test_the_sentences_of_the_notebooks_can_be_true_and_false():
+    rng, lines = np.random.default_rng(0), []
+    methods = ["tkmia", *replication.RIVALS, "gmla", replication.OURS]
+    for victim, image in np.ndindex(3, 30):
+        for method in methods:
+            better = {"tkmia": 1, replication.OURS: 2}.get(method, 0)
+            lines.append({
+                "victim": victim, "cell": "c", "image": f"{image}", "method": method,
+                "success": rng.random() < 0.6 + 0.4 * bool(better), "l2": 3 - better,
+                replication.UNSEEN: rng.random() < 0.3 + 0.4 * bool(better),
+                replication.SURVIVES: better == 2, replication.BOTH: better == 2, "iterations": 1,
+            })  # fmt: skip
+    rows = pd.DataFrame(lines)
+    said = replication.statements({"kfool": "kFool"})
+    assert any("kFool" in one.said for one in said) and len({one.said for one in said}) == len(said)
+    assert set(judged(rows, said, resamples=200)["verdict"]) == {replication.HOLDS}
+    swapped = rows.assign(method=rows["method"].map(
+        dict(zip(methods, ["gmla", "tkmia", "tkmia_min", "kfool", "ml_cw_u", "tkml_ap_u"],
+                 strict=True))))  # fmt: skip
+    verdicts = judged(swapped, said, resamples=200)["verdict"]
+    assert replication.REVERSED in set(verdicts) and (verdicts != replication.HOLDS).any()

@@ -19,8 +19,10 @@ from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.outcome import BOTH, SURVIVES, UNSEEN
 from tkmia_utils.experiments import campaign, protocol
 from tkmia_utils.experiments.campaign import Campaign
-from tkmia_utils.victims.prediction import predict
-from tkmia_utils.victims.store import Victim
+from tkmia_utils.experiments.lab import Lab
+from tkmia_utils.victims.prediction import evaluate, predict
+from tkmia_utils.victims.recipes import recipe
+from tkmia_utils.victims.store import Victim, load_or_train
 
 KEPT = ("method", "cell", "image", "success", UNSEEN, SURVIVES, BOTH, "l2", "iterations")
 ROW = ["victim", "cell", "image"]
@@ -209,3 +211,142 @@ def hierarchical(
             own = (counts @ sums) / (counts @ sizes)
         found[tuple(places.T)] = own
     return found.mean(1)
+
+
+RIVALS = ("tkml_ap_u", "ml_cw_u", "kfool")
+OURS = "tkmia_min"
+
+
+def statements(names: Mapping[str, str]) -> list[Statement]:
+    """What notebooks 08 to 11 say of the methods, as sentences that victims can contradict.
+
+    Parameters
+    ----------
+    names : mapping of str to str
+        What the methods are called in words.
+
+    Returns
+    -------
+    list of Statement
+    """
+    said = []
+    for rival in (*RIVALS, "gmla"):
+        name = names.get(rival, rival)
+        said += [
+            Statement(
+                f"TkMIA hides the labels on more images than {name}", "08",
+                _more("success", "tkmia", rival),
+            ),
+            Statement(
+                f"TkMIA hides them and leaves every measure on more images than {name}", "08",
+                _more(UNSEEN, "tkmia", rival),
+            ),
+            Statement(
+                f"where both hide them, TkMIA's norm is smaller than {name}'s", "08",
+                _shorter("tkmia", rival), median=True,
+            ),
+        ]  # fmt: skip
+    said += [
+        Statement("of TkMIA's successes more than a quarter are lost in the saved PNG", "10",
+                  _share("tkmia", "success", SURVIVES, lost=True), least=0.25),
+        Statement("TkMIA-min keeps the whole promise in the PNG on more than 95 % of images", "10",
+                  lambda w: w[BOTH, OURS], least=0.95),
+        Statement("its norm is smaller than TkMIA's, though it promises more", "11",
+                  _shorter(OURS, "tkmia"), median=True),
+    ]  # fmt: skip
+    return said
+
+
+def _more(quantity: str, one: str, other: str) -> Callable[[pd.DataFrame], pd.Series]:
+    return lambda w: w[quantity, one] - w[quantity, other]
+
+
+def _shorter(one: str, other: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """Log ratio of norms, where both succeed and have moved."""
+
+    def value(w: pd.DataFrame) -> pd.Series:
+        both = (w["success", one] * w["success", other] > 0) & (w["l2", one] > 0)
+        return np.log((w["l2", other] / w["l2", one]).where(both & (w["l2", other] > 0)))
+
+    return value
+
+
+def _share(method: str, of: str, kept: str, *, lost: bool) -> Callable[[pd.DataFrame], pd.Series]:
+    """Of the rows with one quantity, whether another holds, or does not."""
+
+    def value(w: pd.DataFrame) -> pd.Series:
+        held = (1 - w[kept, method]) if lost else w[kept, method]
+        return held.where(w[of, method] > 0)
+
+    return value
+
+
+def replicate(
+    lab: Lab,
+    nets: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    runs: Mapping[str, Mapping[str, Any]],
+    **cells: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train every architecture with every seed, and attack each of these victims.
+
+    Parameters
+    ----------
+    lab : Lab
+        The data, and where victims and shards are kept: a killed run goes on.
+    nets : mapping of str to mapping
+        By name, changes of the recipe "small".
+    seeds : sequence of int
+        Of weights, order of images and augmentation, and of the choice of labels.
+    runs, **cells
+        As for :func:`attacked`.
+
+    Returns
+    -------
+    rows : pandas.DataFrame
+        :func:`attacked` of each, with the column ``victim``, "small 0" and the like.
+    victims : pandas.DataFrame
+        ``victim, net, seed, parameters, class_map, image_ap``.
+    """
+    frames, told = [], []
+    for net, changes in nets.items():
+        for seed in seeds:
+            name = f"{net} {seed}"
+            made = recipe("small", **{**changes, "seed": seed})
+            victim = load_or_train(made, lab.train, lab.val, cache=lab.cache, device=lab.device)
+            quality = evaluate(predict(victim.model, lab.val), lab.val.labels)
+            size = sum(p.numel() for p in victim.model.parameters())
+            told.append(
+                {"victim": name, "net": net, "seed": seed, "parameters": size, **quality}
+            )  # fmt: skip
+            rows = attacked(
+                victim, lab.val, runs, seed=seed, folder=lab.runs / "chunks" / name, **cells
+            )
+            frames.append(rows.assign(victim=name))
+    return pd.concat(frames, ignore_index=True), pd.DataFrame(told)
+
+
+def shares(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """The share of attacks that keep every measure, of every method and victim.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        As for :func:`judged`.
+    resamples, seed : int
+        Of the bootstrap over a victim's images.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``method, victim, value, low, high, spread``: 95 % interval and standard deviation over the
+        images of that victim.
+    """
+    lines = []
+    for (method, victim), part in rows.groupby(["method", "victim"], sort=False):
+        images = [v.to_numpy(float) for _, v in part.groupby("image")[UNSEEN]]
+        draws = hierarchical([images], median=False, resamples=resamples, seed=seed)
+        low, high = np.percentile(draws, [2.5, 97.5])
+        line = {"method": method, "victim": victim, "value": float(part[UNSEEN].mean())}
+        lines.append({**line, "low": low, "high": high, "spread": float(draws.std())})
+    return pd.DataFrame(lines)
