@@ -116,7 +116,7 @@ def estimate(
     costs = {name: _Cost(name, root, start, figure) for name in parameters}
     note = "No notebook of this profile attacks."
     if "04_victim" in costs:
-        note = _Study(dict(parameters["04_victim"]), lab).add_to(costs, parameters)
+        note = Study(dict(parameters["04_victim"]), lab).add_to(costs, parameters)
     lines = [cost.line() for cost in costs.values()]
     table = pd.DataFrame(lines).set_index("notebook")
     table.loc["all"] = [
@@ -150,7 +150,7 @@ class _Cost:
         }
 
 
-class _Study:
+class Study:
     """Data, victim and pilots of a profile."""
 
     def __init__(self, given: dict[str, object], lab: workspace.Workspace) -> None:
@@ -241,14 +241,14 @@ class _Study:
         given: Mapping[str, object],
         logits: torch.Tensor | None,
     ) -> None:
-        queue = self._queue(given, logits)
+        queue = self.queue(given, logits)
         cells = protocol.list_cells(list(data.types_of(self.val)), given["ks"], given["pairs"])
         grid = len(given["lrs"]) * len(given["alphas"])
         tuning = grid * given["n_tune"] * len(cells) if grid > 1 else 0
         limit = max(given["limits"])
         first = name == "06_attack_many_images"
         for method in ("tkmia",) if first else RIVALS:
-            pilot = self._pilot(queue, limit, method=method, lr=given["lrs"][0])
+            pilot = self.pilot(queue, limit, method=method, lr=given["lrs"][0])
             search = 0 if method in WITHOUT_RATES else tuning
             for rows in (len(queue.k), search, len(cells)):
                 iterations, seconds = pilot.cost(rows)
@@ -257,10 +257,10 @@ class _Study:
             rows = min(given["n_variants"], len(queue.k))
             for variant, scores in FORMS:
                 options = {"method": "tkmia", "variant": variant, "scores": scores}
-                iterations, seconds = self._pilot(queue, limit, **options).cost(rows)
+                iterations, seconds = self.pilot(queue, limit, **options).cost(rows)
                 cost.add(seconds, iterations=iterations, most=rows * (limit + 1))
             for form in ("untargeted", "printed"):
-                pilot = self._pilot(queue, 100, method="ml_cw_u", form=form)
+                pilot = self.pilot(queue, 100, method="ml_cw_u", form=form)
                 iterations, seconds = pilot.cost(rows)
                 cost.add(seconds, iterations=iterations, most=rows * 101)
         # clean and adversarial images of a chunk, in float32
@@ -274,14 +274,15 @@ class _Study:
         runs: int,
     ) -> None:
         queue, limit = (
-            self._queue(given, logits),
+            self.queue(given, logits),
             max([given.get("max_iter", 0), *given.get("budgets", ())]),
         )
-        pilot = self._pilot(queue, limit, method="tkmia_min", stop="imperceptible")
+        pilot = self.pilot(queue, limit, method="tkmia_min", stop="imperceptible")
         iterations, seconds = pilot.cost(len(queue.k) * runs)
         cost.add(seconds, iterations=iterations, most=iterations)
 
-    def _queue(self, given: Mapping[str, object], logits: torch.Tensor | None) -> protocol.Queue:
+    def queue(self, given: Mapping[str, object], logits: torch.Tensor | None) -> protocol.Queue:
+        """The rows that a notebook with these parameters attacks."""
         ks = given["ks"] if "ks" in given else [given["k"]]
         cells = protocol.list_cells(list(data.types_of(self.val)), ks, given["pairs"])
         rule = given["rule"]
@@ -297,7 +298,8 @@ class _Study:
             rule=rule,
         )
 
-    def _pilot(self, queue: protocol.Queue, limit: int, **options: object) -> Pilot:
+    def pilot(self, queue: protocol.Queue, limit: int, **options: object) -> Pilot:
+        """Attack a few images of a queue, at most `limit` iterations each."""
         slots = DEFAULT_SLOTS.get("cpu", 16)
         many = min(PILOT, len(queue.k))
         part = queue.rows(torch.arange(many) * len(queue.k) // many)

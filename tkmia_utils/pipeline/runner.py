@@ -24,7 +24,7 @@ import torch
 from tkmia_utils.files import sweep_all
 from tkmia_utils.hashing import file_hash
 from tkmia_utils.interruption import ending_in_time
-from tkmia_utils.pipeline import compare_report, pace, record
+from tkmia_utils.pipeline import compare_report, pace, record, scale
 from tkmia_utils.pipeline.cost import estimate
 from tkmia_utils.pipeline.execution import NotebookError, execute
 from tkmia_utils.pipeline.inputs import data_hashes, files_hashes, renew_prose
@@ -212,8 +212,16 @@ def _say(line: str, *, passing: bool = False) -> None:
     sys.stdout.flush()
 
 
-def _plan(run: Run, steps: list[Step]) -> int:
-    """Print what the steps will cost."""
+def _plan(run: Run, steps: list[Step], given: argparse.Namespace) -> int:
+    """Print what the steps will cost, or what a long queue asks of a cluster's driver."""
+    if given.images is not None:
+        parameters = {step.notebook: run.parameters[step.notebook] for step in steps}
+        reach, note = scale.plan(
+            parameters, run.profile.name, run.root,
+            images=given.images, workers=given.workers, each=given.seconds,
+        )  # fmt: skip
+        print(f"{reach.to_markdown(index=False, colalign=('left', 'right'))}\n\n{note}")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         source = (
             "import matplotlib.pyplot, seaborn\nfrom tkmia_utils.report import slider as widgets"
@@ -256,6 +264,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--address", help="of a Ray cluster; as --set address=...")
     add("--root", default=".", help="the folder that holds notebooks/")
     add("--plan", metavar="PROFILE", help="say what PROFILE will cost on this machine, and stop")
+    add("--images", type=int, metavar="N", help="with --plan: a queue of N images on a cluster")
+    add(
+        "--workers",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="with --images: actors, 1000 if not said",
+    )
+    add("--seconds", type=float, metavar="S", help="with --images: an actor's, for one image")
     add("--time-limit", type=float, metavar="SECONDS", help="a notebook; default the profile's")
     add("--list", action="store_true", help="say what would be run, and stop")
     add("--update", action="store_true", help="make the run the record figures/<profile>")
@@ -300,7 +317,7 @@ def _main(arguments: list[str] | None) -> int:
             raise ValueError("--update: a record is a whole run; leave out --only")
         steps = run.chosen(given.only)
         if given.plan:
-            return _plan(run, steps)
+            return _plan(run, steps, given)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
