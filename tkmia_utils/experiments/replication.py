@@ -295,7 +295,7 @@ def replicate(
     lab : Lab
         The data, and where victims and shards are kept: a killed run goes on.
     nets : mapping of str to mapping
-        By name, changes of the recipe "small".
+        By name, changes of the recipe "small"; ``seeds`` among them are that net's own.
     seeds : sequence of int
         Of weights, order of images and augmentation, and of the choice of labels.
     runs, **cells
@@ -310,9 +310,10 @@ def replicate(
     """
     frames, told = [], []
     for net, changes in nets.items():
-        for seed in seeds:
+        own = {name: value for name, value in changes.items() if name != "seeds"}
+        for seed in changes.get("seeds", seeds):
             name = f"{net} {seed}"
-            made = recipe("small", **{**changes, "seed": seed})
+            made = recipe("small", **{**own, "seed": seed})
             victim = load_or_train(made, lab.train, lab.val, cache=lab.cache, device=lab.device)
             quality = evaluate(predict(victim.model, lab.val), lab.val.labels)
             size = sum(p.numel() for p in victim.model.parameters())
