@@ -80,8 +80,8 @@ def test_a_verdict_follows_the_interval_and_every_victim(gains, verdict, votes, 
 def test_rows_of_which_a_sentence_says_nothing_do_not_count():
     rows = table((0.2, 0.2))
     rows.loc[(rows["victim"] == "v1") & (rows["image"] != "0"), "l2"] = np.nan
-    groups = by_image(replication.wide(rows)["l2", "a"])
-    assert [len(images) for images in groups] == [40, 1]
+    groups = by_image(replication.wide(rows)["l2", "a"], ["v1", "v0", "v7"])
+    assert [len(images) for images in groups] == [1, 40]
     with pytest.raises(ValueError, match=r"^groups: "):
         hierarchical([], median=False, resamples=3, seed=0)
 

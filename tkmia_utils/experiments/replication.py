@@ -135,10 +135,10 @@ def judged(
         interval lies above it and so does every victim's own value, "holds on average" if the
         interval does, "the reverse holds" if the interval lies below, else "not shown".
     """
-    table, lines = wide(rows), []
+    table, lines, order = wide(rows), [], list(rows["victim"].unique())
     for statement in statements:
         values = statement.value(table)
-        groups = by_image(values)
+        groups = by_image(values, order)
         draws = hierarchical(groups, median=statement.median, resamples=resamples, seed=seed)
         first = hierarchical(groups[:1], median=statement.median, resamples=resamples, seed=seed)
         own = [statistic(np.concatenate(images), statement.median) for images in groups]
@@ -159,10 +159,10 @@ def judged(
     return pd.DataFrame(lines)
 
 
-def by_image(values: pd.Series) -> list[list[np.ndarray]]:
-    """Values of every victim, its images together: the rows of one image are drawn together."""
-    kept = values.dropna()
-    victims = [part for _, part in kept.groupby(level="victim", sort=False)]
+def by_image(values: pd.Series, order: Sequence[str]) -> list[list[np.ndarray]]:
+    """Values of the victims in that order, image by image: the rows of one are drawn together."""
+    parts = dict(iter(values.dropna().groupby(level="victim")))
+    victims = [parts[victim] for victim in order if victim in parts]
     return [[v.to_numpy() for _, v in part.groupby(level="image")] for part in victims]
 
 
