@@ -79,3 +79,21 @@ def test_the_sizes_in_the_table_of_profiles_are_those_of_the_profiles(profile, l
     assert f"{given['n']} images a cell" in line
     if limit is not None:
         assert max(given["limits"]) == limit and f"{limit} iterations" in line
+
+
+def test_what_the_readme_says_of_other_victims_is_what_the_record_says():
+    table = pd.read_csv(RECORD / "15_between.csv").set_index("method")
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    ends = {name: [f"{table.loc[name, end]:.2f}" for end in ("lowest", "highest")]
+            for name in ("tkmia", "tkmia_min")}  # fmt: skip
+    said = "the second column of TkMIA goes from {} to {} and that of tkmia_min from {} to {};"
+    assert said.format(*ends["tkmia"], *ends["tkmia_min"]) in text
+    victims = (
+        pd.read_csv(RECORD / "15_quality.csv")
+        .groupby("net")
+        .agg({"class_map": ["size", "max", "min"]})
+    )
+    sizes = victims["class_map"]["size"]
+    assert (sizes["small"], sizes["shufflenet"]) == (5, 3) and "On eight, five small nets" in text
+    best = victims["class_map"]["max"]["shufflenet"]
+    assert best < victims["class_map"]["min"]["small"]
