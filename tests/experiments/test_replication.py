@@ -82,6 +82,9 @@ def test_rows_of_which_a_sentence_says_nothing_do_not_count():
     rows.loc[(rows["victim"] == "v1") & (rows["image"] != "0"), "l2"] = np.nan
     groups = by_image(replication.wide(rows)["l2", "a"], ["v1", "v0", "v7"])
     assert [len(images) for images in groups] == [1, 40]
+    silent = Statement("no row says it", "08", lambda w: w["l2", "a"] * np.nan)
+    (line,) = judged(rows, [silent], resamples=3).to_dict("records")
+    assert line["verdict"] == replication.OPEN and line["victims"] == 0 and np.isnan(line["value"])
     with pytest.raises(ValueError, match=r"^groups: "):
         hierarchical([], median=False, resamples=3, seed=0)
 

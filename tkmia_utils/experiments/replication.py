@@ -139,6 +139,13 @@ def judged(
     for statement in statements:
         values = statement.value(table)
         groups = by_image(values, order)
+        if not groups:  # a run so small that it says nothing of this
+            lines.append(
+                {"statement": statement.said, "notebook": statement.notebook,
+                 **dict.fromkeys(("value", "low", "high", "one low", "one high"), np.nan),
+                 "least": statement.least, "victims": 0, "for": 0, "verdict": OPEN}
+            )  # fmt: skip
+            continue
         draws = hierarchical(groups, median=statement.median, resamples=resamples, seed=seed)
         first = hierarchical(groups[:1], median=statement.median, resamples=resamples, seed=seed)
         own = [statistic(np.concatenate(images), statement.median) for images in groups]
