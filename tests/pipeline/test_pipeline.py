@@ -475,6 +475,9 @@ def test_every_profile_that_ships_fits_the_notebooks(path):
     root = Path(__file__).parents[2]
     resolved = plan.resolve(profile, root)
     notebooks = {notebook.stem for notebook in (root / "notebooks").glob("*.ipynb")}
+    if path.stem == "victims":  # notebook 15 alone, from the beginning
+        assert (profile.name, set(resolved)) == ("victims", {"15_victims"})
+        return
     assert profile.name == path.stem and set(resolved) == notebooks
     attacks = [resolved[name] for name in ("06_attack_many_images", "07_baselines")]
     shared = set(attacks[0]) & set(attacks[1])
