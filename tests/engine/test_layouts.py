@@ -10,7 +10,8 @@ from test_engine import net, same, task
 from torch import nn
 
 from tkmia_utils import Runtime
-from tkmia_utils.engine import trial
+from tkmia_utils.engine import claims, trial
+from tkmia_utils.engine.checkpoint import Checkpoint
 from tkmia_utils.engine.folding import Layout, fold
 
 BOTH = {"fold": True, "channels_last": True}
@@ -248,3 +249,35 @@ def test_only_a_full_queue_of_passes_that_take_time_is_long(monkeypatch):
     assert trial.choose(model, images, rows=16, passes=200, **ask)[1] is not None
     monkeypatch.setattr(trial, "TINY", 10.0)
     assert trial.choose(net(), images, rows=16, passes=200, **ask)[1] is None
+
+
+@pytest.mark.parametrize("fast", [{"channels_last": True}, {"precision": "bf16"}], ids=str)
+def test_a_killed_run_still_knows_what_the_measures_were(fast, tmp_path, monkeypatch):
+    """The clean logits of images at work come back with them; else each would be judged blindly."""
+    model, *given = world(normed())
+    call = {**LONG, "fold": False, "stop": "imperceptible", **fast}
+    whole = attack(model, *given, 3, **call)
+    assert whole.success.any()
+    judged, real = [], claims.ClaimCheck._judge
+
+    def noted(self, rows, logits):
+        judged.append(self.known[rows])
+        real(self, rows, logits)
+
+    monkeypatch.setattr(claims.ClaimCheck, "_judge", noted)
+    save, saves = Checkpoint.save, []
+
+    def killed(self, *state):
+        save(self, *state)
+        saves.append(1)
+        if len(saves) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", killed)
+    call |= {"checkpoint": tmp_path / "state", "checkpoint_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        attack(model, *given, 3, **call)
+    judged.clear()
+    again = attack(model, *given, 3, **call)
+    assert judged and all(logits.isfinite().all() for logits in judged)
+    same(whole, again)

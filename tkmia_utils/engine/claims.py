@@ -135,11 +135,15 @@ class ClaimCheck(Waiting):
         return found
 
     def restore(self, saved: Tensors) -> None:
-        """Go on from what :meth:`tensors` gave."""
+        """Go on from what :meth:`tensors` gave, and from the slots as they were saved with it."""
         self.doubtful, start = saved["doubtful"].tolist(), "returned "
         back = {n.removeprefix(start): t for n, t in saved.items() if n.startswith(start)}
         many = len(next(iter(back.values()))) if back else 0
         self.returned = [{name: rows[i] for name, rows in back.items()} for i in range(many)]
+        for slot in (saved, *self.returned):  # what was known of the images that go on
+            rows, logits = slot["queue_index"].reshape(-1), slot["clean_logits"]
+            there = rows >= 0
+            self.known[rows[there]] = logits.reshape(len(rows), -1)[there].cpu()
 
     def _judge(self, rows: torch.Tensor, logits: torch.Tensor) -> None:
         logits, columns = logits.cpu(), self.ledger.columns
