@@ -132,6 +132,39 @@ def bare_ways(
     return ways
 
 
+def gradients(rounds: int) -> list[dict[str, object]]:
+    """The k + 1 gradients of kFool, one after the other and as one batched product, at k = 3."""
+    lines = []
+    for name, (model, side, slots) in models().items():
+        images, labels, _ = case(model, slots, side)
+        pulls = torch.randn(4, *labels.shape, generator=torch.Generator().manual_seed(0))
+
+        def logits(model=model, images=images) -> tuple[torch.Tensor, torch.Tensor]:
+            x = images.clone().requires_grad_()
+            return x, model(x)
+
+        def one_by_one(logits=logits, pulls=pulls) -> torch.Tensor:
+            x, f = logits()
+            keep = partial(torch.autograd.grad, f, x, retain_graph=True)
+            return torch.stack([keep(pull)[0] for pull in pulls])
+
+        def batched(logits=logits, pulls=pulls) -> torch.Tensor:
+            x, f = logits()
+            return torch.autograd.grad(f, x, pulls, is_grads_batched=True)[0]
+
+        alike = torch.equal(one_by_one(), batched())
+        times = in_turns({"batched": batched, "one by one": one_by_one}, rounds)
+        ratio = times["one by one"] / times["batched"]
+        lines.append(
+            {"benchmark": "kFool", "case": f"{name}: batched gradients",
+             "ours, ms": spread(times["batched"] * 1e3),
+             "other, ms": spread(times["one by one"] * 1e3), "ratio": spread(ratio),
+             "value": float(np.median(ratio)),
+             "note": f"times as fast as one by one; {'equal' if alike else 'not equal'} to the bit"}
+        )  # fmt: skip
+    return lines
+
+
 def in_bf16(model: nn.Module, images: torch.Tensor, direction: torch.Tensor, steps: int) -> None:
     """:func:`bare` under autocast."""
     with torch.autocast(images.device.type, torch.bfloat16):

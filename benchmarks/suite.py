@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from benchmarks.floor import PLAIN, case, floor, in_turns, loop, queued, spread
+from benchmarks.floor import PLAIN, case, floor, gradients, in_turns, loop, queued, spread
 from benchmarks.report import write
 from tkmia_utils import data, measures, victims
 from tkmia_utils.engine.advice import AttackWarning
@@ -178,7 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: writes a table and a figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="times each contestant is timed")
-    parser.add_argument("--only", nargs="+", default=[], help="floor loop work growth measures")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="floor kfool loop work growth measures"
+    )
     parser.add_argument("--small", action="store_true", help="leave out the largest measures")
     parser.add_argument("--root", default=".", help="the folder that holds runs/ and figures/")
     given = parser.parse_args(arguments)
@@ -189,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scenes = data.load("emoji", "val", n=2500, cache=Path(given.root) / "cache")
     jobs: dict[str, Callable[[], list[dict[str, object]]]] = {
         "floor": lambda: floor(given.rounds),
+        "kfool": lambda: gradients(given.rounds),
         "loop": lambda: loop(given.rounds, victim, scenes),
         "growth": lambda: growth(given.rounds),
         "measures": lambda: rated(given.rounds, not given.small),

@@ -236,6 +236,12 @@ def test_an_attack_that_goes_on_keeps_the_layout_it_was_begun_with(tmp_path, mon
     assert next(gains, None) == 1.0  # nothing was tried again
 
 
+def test_a_model_without_batch_normalisation_is_not_said_to_be_folded(monkeypatch):
+    monkeypatch.setattr(trial, "_gain", lambda *_: 2.0)
+    call = {"fold": None, "channels_last": None, "rows": 1000, "passes": 1e5}
+    assert trial.choose(net(), torch.rand(2, 3, 16, 16), **call)[0] == Layout(False, True)
+
+
 def test_the_runtime_leaves_the_layout_open():
     assert Runtime().fold is None and Runtime().channels_last is None
 

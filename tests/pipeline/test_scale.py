@@ -8,6 +8,7 @@ import torch
 
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import protocol
+from tkmia_utils.pipeline import runner
 from tkmia_utils.pipeline.scale import Driver, measured, reach
 
 
@@ -57,6 +58,11 @@ def test_a_driver_that_reads_slowly_is_measured_to_do_so():
     assert late.read <= 50 < quick.read and late.images < quick.images
     assert quick.image_bytes == pytest.approx(3 * data.size**2, rel=0.1)
     assert 0 < quick.row_bytes < 2000
+
+
+def test_a_queue_without_a_plan_is_refused(capsys):
+    assert runner.main(["--images", "1000"]) == 2
+    assert "--images, --seconds: say them with --plan PROFILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", [{"images": 0}, {"workers": -1}, {"each": 0.0}])

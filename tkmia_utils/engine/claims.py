@@ -90,7 +90,6 @@ class ClaimCheck(Waiting):
         What a success has to keep.
     ledger : Ledger
         What was said of them; it gets the logits.
-
     returning : bool
         Images whose success the victim denies are to go on, and not to be attacked again.
 

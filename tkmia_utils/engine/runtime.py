@@ -38,10 +38,10 @@ class Runtime:
     fold, channels_last : bool, optional
         Run a copy of the victim with batch normalisation folded into its convolutions, and with
         channels last in memory. Both compute the same function in fp32, in another order. Default:
-        what a short trial finds quickest, if the attack is long (with at least 200 passes of a full
-        batch to its limit); the result says so (:attr:`AttackResult.trial`). Every image that
-        leaves its slot is looked at again on the victim itself, and attacked again there if that
-        sees no success. All logits returned are the victim's own.
+        what a short trial finds quickest, if the attack is long (:mod:`tkmia_utils.engine.trial`);
+        the result says so (:attr:`AttackResult.trial`). Every image that leaves its slot is looked
+        at again on the victim itself, and attacked again there if that sees no success. All logits
+        returned are the victim's own.
     keep_images : bool
         False: do not return the adversarial images, so that memory does not grow with N.
     files : bool

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tkmia_utils.engine.folding import Layout
 
@@ -22,6 +23,7 @@ LONG, MANY = 200, 4
 TINY = 2e-3
 """Seconds: what is quicker than that for a full batch is left as it is."""
 ROUNDS = 2
+"""Passes of each contestant that are timed."""
 PAYS = 1.05
 """A copy must be so many times as fast."""
 NEAR, ALIKE = 1e-4, 0.05
@@ -57,8 +59,10 @@ class Trial:
 _TRIALS: "WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Trial]]" = WeakKeyDictionary()
 
 
-def candidates(fold: bool | None, channels_last: bool | None) -> list[Layout]:
-    """Layouts that settings leave open; None leaves a setting open. The boldest comes first."""
+def candidates(model: nn.Module, *, fold: bool | None, channels_last: bool | None) -> list[Layout]:
+    """Layouts that are left open by the settings (None) and the model, most changes first."""
+    if fold is None and not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        fold = False  # there is nothing to fold
     folds = (True, False) if fold is None else (fold,)
     lasts = (True, False) if channels_last is None else (channels_last,)
     return [Layout(f, last) for f in folds for last in lasts]
@@ -105,8 +109,8 @@ def choose(
         if asked.plain:
             return asked, None
         raise ValueError("fold, channels_last: expected a torch.nn.Module, the model is a function")
-    open_ones = candidates(fold, channels_last)
-    if len(open_ones) == 1 or passes < LONG or rows < MANY * len(images):
+    left = candidates(model, fold=fold, channels_last=channels_last)
+    if len(left) == 1 or passes < LONG or rows < MANY * len(images):
         return asked, None
     key = (tuple(images.shape), images.device, torch.get_num_threads(), fold, channels_last)
     known = _TRIALS.setdefault(model, {})
@@ -115,13 +119,15 @@ def choose(
             _pass(model, images)
             if min(_timed(((model, images),) * ROUNDS)) < TINY:
                 return asked, None
-            known[key] = hold(model, images, open_ones, least=asked)
+            known[key] = compare(model, images, left, least=asked)
         except Exception:  # the attack itself says what is wrong with the model
             return asked, None
     return known[key].layout, known[key]
 
 
-def hold(model: nn.Module, images: torch.Tensor, layouts: list[Layout], *, least: Layout) -> Trial:
+def compare(
+    model: nn.Module, images: torch.Tensor, layouts: list[Layout], *, least: Layout
+) -> Trial:
     """Time a victim in several layouts, in turns; the first that pays is taken.
 
     Parameters

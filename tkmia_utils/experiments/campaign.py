@@ -160,10 +160,7 @@ def shards(campaign: Campaign) -> list[Shard]:
     queue, data = campaign.queue, campaign.data
     method, limits, slots = campaign.method, campaign.limits, campaign.slots
     settings = dict(campaign.settings)
-    device = next((p.device.type for p in campaign.victim.model.parameters()), "cpu")
-    place = campaign.place or device
-    # where a GPU does the work, the CPU has little to do
-    threads = campaign.threads or (torch.get_num_threads() if place == "cpu" else 1)
+    place, threads = _surroundings(campaign)
     victim = [campaign.victim.key, digest(campaign.victim.model.state_dict())]
     hash_inputs = [*victim, deciding_code_hash(), data.name, data.size, method, list(limits)]
     hash_inputs += [slots, place, threads, sorted(settings.items())]
@@ -181,6 +178,14 @@ def shards(campaign: Campaign) -> list[Shard]:
     return plan
 
 
+def _surroundings(campaign: Campaign) -> tuple[str, int]:
+    """Kind of device, and CPU threads."""
+    home = next((p.device.type for p in campaign.victim.model.parameters()), "cpu")
+    place = campaign.place or home
+    # where a GPU does the work, the CPU has little to do
+    return place, campaign.threads or (torch.get_num_threads() if place == "cpu" else 1)
+
+
 def settled(campaign: Campaign) -> Campaign:
     """The same campaign with the victim's layout in its settings, where a trial finds one faster.
 
@@ -191,11 +196,10 @@ def settled(campaign: Campaign) -> Campaign:
     queue, last = campaign.queue, max(campaign.limits)
     asked = [campaign.settings.get(name) for name in ("fold", "channels_last")]
     model, slots = campaign.victim.model, campaign.slots
+    place, threads = _surroundings(campaign)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    place = campaign.place or device.type
     if place != device.type or None not in asked:
         return campaign
-    threads = campaign.threads or (torch.get_num_threads() if place == "cpu" else 1)
     inputs = [digest(model.state_dict()), campaign.data.size, slots, place, threads, asked]
     file = Path(campaign.folder) / f"layout-{text_hash(*inputs)[:16]}.json"
     try:

@@ -246,7 +246,7 @@ class _Team:
         while waiting:
             shard = waiting.popleft()
             try:
-                sent = _pack(shard.of(self.queue), self.data)
+                sent = pack(shard.of(self.queue), self.data)
                 self.jobs[actor.run_shard.remote(shard, *sent)] = (actor, shard)
                 return failed
             except Exception as error:  # an image that cannot be read
@@ -313,7 +313,7 @@ class _Actor:
             return _cause_and_trace(error)
 
 
-def _pack(part: Queue, data: MultiLabelDataset) -> tuple[Queue, MultiLabelDataset]:
+def pack(part: Queue, data: MultiLabelDataset) -> tuple[Queue, MultiLabelDataset]:
     """The rows with a data set of only their images, each read once and held as uint8."""
     index, rows = torch.unique(part.index, return_inverse=True)
     pixels = []

@@ -19,6 +19,7 @@ from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.engine.outcome import BOTH, SURVIVES, UNSEEN
 from tkmia_utils.experiments import campaign, protocol
 from tkmia_utils.experiments.campaign import Campaign
+from tkmia_utils.experiments.intervals import Statistic
 from tkmia_utils.experiments.lab import Lab
 from tkmia_utils.victims.prediction import evaluate, predict
 from tkmia_utils.victims.recipes import recipe
@@ -26,6 +27,7 @@ from tkmia_utils.victims.store import Victim, load_or_train
 
 KEPT = ("method", "cell", "image", "success", UNSEEN, SURVIVES, BOTH, "l2", "iterations")
 ROW = ["victim", "cell", "image"]
+FOUND = ("value", "low", "high", "one low", "one high", "lowest", "highest")
 HOLDS, MEAN, OPEN, REVERSED = "holds", "holds on average", "not shown", "the reverse holds"
 
 
@@ -98,7 +100,7 @@ class Statement:
     notebook: str
     value: Callable[[pd.DataFrame], pd.Series]
     least: float = 0.0
-    median: bool = False
+    statistic: Statistic = np.mean
 
 
 def wide(rows: pd.DataFrame) -> pd.DataFrame:
@@ -130,7 +132,8 @@ def judged(
     pandas.DataFrame
         A line a statement: ``statement, notebook, value, low, high`` (over victims and images),
         ``one low, one high`` (over the images of the first victim, what an interval of one victim
-        would have said), ``least`` (what the value is to exceed), ``victims`` (how many there
+        would have said), ``lowest, highest`` (of the victims' own values), ``least`` (what the
+        value is to exceed), ``victims`` (how many there
         are), ``for`` (of how many the own value is above it) and the ``verdict``: "holds" if the
         interval lies above it and so does every victim's own value, "holds on average" if the
         interval does, "the reverse holds" if the interval lies below, else "not shown".
@@ -142,13 +145,13 @@ def judged(
         if not groups:  # a run so small that it says nothing of this
             lines.append(
                 {"statement": statement.said, "notebook": statement.notebook,
-                 **dict.fromkeys(("value", "low", "high", "one low", "one high"), np.nan),
+                 **dict.fromkeys(FOUND, np.nan),
                  "least": statement.least, "victims": 0, "for": 0, "verdict": OPEN}
             )  # fmt: skip
             continue
-        draws = hierarchical(groups, median=statement.median, resamples=resamples, seed=seed)
-        first = hierarchical(groups[:1], median=statement.median, resamples=resamples, seed=seed)
-        own = [statistic(np.concatenate(images), statement.median) for images in groups]
+        drawn = {"statistic": statement.statistic, "resamples": resamples, "seed": seed}
+        draws, first = hierarchical(groups, **drawn), hierarchical(groups[:1], **drawn)
+        own = [float(statement.statistic(np.concatenate(images))) for images in groups]
         low, high = np.percentile(draws, [2.5, 97.5])
         above = [value > statement.least for value in own]
         verdict = OPEN
@@ -160,6 +163,7 @@ def judged(
             {"statement": statement.said, "notebook": statement.notebook,
              "value": float(np.mean(own)), "low": low, "high": high,
              **dict(zip(("one low", "one high"), np.percentile(first, [2.5, 97.5]), strict=True)),
+             "lowest": min(own), "highest": max(own),
              "least": statement.least, "victims": len(groups), "for": sum(above),
              "verdict": verdict}
         )  # fmt: skip
@@ -173,13 +177,8 @@ def by_image(values: pd.Series, order: Sequence[str]) -> list[list[np.ndarray]]:
     return [[v.to_numpy() for _, v in part.groupby(level="image")] for part in victims]
 
 
-def statistic(values: np.ndarray, median: bool) -> float:
-    """Mean or median."""
-    return float(np.median(values) if median else np.mean(values))
-
-
 def hierarchical(
-    groups: Sequence[Sequence[np.ndarray]], *, median: bool, resamples: int, seed: int
+    groups: Sequence[Sequence[np.ndarray]], *, statistic: Statistic, resamples: int, seed: int
 ) -> np.ndarray:
     """Resampled means over victims of a statistic over the rows of each.
 
@@ -190,8 +189,8 @@ def hierarchical(
     ----------
     groups : sequence of sequences of numpy.ndarray
         Of every victim, of every image, the values of its rows.
-    median : bool
-        The statistic over rows is the median, not the mean.
+    statistic : callable
+        From an array to a number.
     resamples, seed : int
         Of the bootstrap.
 
@@ -208,19 +207,17 @@ def hierarchical(
     for victim, images in enumerate(groups):
         places = np.argwhere(chosen == victim)
         counts = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), len(places))
-        if median:
-            sizes = [len(image) for image in images]
-            rows, flat = np.concatenate(images), np.repeat(np.arange(len(images)), sizes)
-            own = [np.median(np.repeat(rows, count[flat])) for count in counts]
+        rows, sizes = np.concatenate(images), [len(image) for image in images]
+        owner = np.repeat(np.arange(len(images)), sizes)
+        if statistic is np.mean:  # the same as below, in one product
+            own = (counts[:, owner] @ rows) / (counts @ sizes)
         else:
-            sums = np.array([image.sum() for image in images])
-            sizes = np.array([len(image) for image in images])
-            own = (counts @ sums) / (counts @ sizes)
+            own = [statistic(np.repeat(rows, count[owner])) for count in counts]
         found[tuple(places.T)] = own
     return found.mean(1)
 
 
-RIVALS = ("tkml_ap_u", "ml_cw_u", "kfool")
+RIVALS = ("tkml_ap_u", "ml_cw_u", "kfool", "gmla")
 OURS = "tkmia_min"
 
 
@@ -237,7 +234,7 @@ def statements(names: Mapping[str, str]) -> list[Statement]:
     list of Statement
     """
     said = []
-    for rival in (*RIVALS, "gmla"):
+    for rival in RIVALS:
         name = names.get(rival, rival)
         said += [
             Statement(
@@ -250,16 +247,16 @@ def statements(names: Mapping[str, str]) -> list[Statement]:
             ),
             Statement(
                 f"where both hide them, TkMIA's norm is smaller than {name}'s", "08",
-                _shorter("tkmia", rival), median=True,
+                _shorter("tkmia", rival), statistic=np.median,
             ),
         ]  # fmt: skip
     said += [
         Statement("of TkMIA's successes more than a quarter are lost in the saved PNG", "10",
-                  _share("tkmia", "success", SURVIVES, lost=True), least=0.25),
+                  _lost("tkmia"), least=0.25),
         Statement("TkMIA-min keeps the whole promise in the PNG on more than 95 % of images", "10",
                   lambda w: w[BOTH, OURS], least=0.95),
         Statement("its norm is smaller than TkMIA's, though it promises more", "11",
-                  _shorter(OURS, "tkmia"), median=True),
+                  _shorter(OURS, "tkmia"), statistic=np.median),
     ]  # fmt: skip
     return said
 
@@ -278,14 +275,41 @@ def _shorter(one: str, other: str) -> Callable[[pd.DataFrame], pd.Series]:
     return value
 
 
-def _share(method: str, of: str, kept: str, *, lost: bool) -> Callable[[pd.DataFrame], pd.Series]:
-    """Of the rows with one quantity, whether another holds, or does not."""
+def _lost(method: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """Of a method's successes, whether the file loses them."""
+    return lambda w: (1 - w[SURVIVES, method]).where(w["success", method] > 0)
 
-    def value(w: pd.DataFrame) -> pd.Series:
-        held = (1 - w[kept, method]) if lost else w[kept, method]
-        return held.where(w[of, method] > 0)
 
-    return value
+def spreads(shares: pd.DataFrame, nets: Mapping[str, str], quantity: str) -> pd.DataFrame:
+    """How far victims differ, beside how far samples of images do.
+
+    Parameters
+    ----------
+    shares : pandas.DataFrame
+        :func:`tkmia_utils.experiments.intervals.summarise` by victim and method.
+    nets : mapping of str to str
+        Victim to architecture.
+    quantity : str
+        The column that was summarised.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A line a method: ``lowest, highest`` victim, and standard deviations: ``all`` victims,
+        victims of the ``same net`` about their mean, and over the ``images`` of one victim.
+    """
+    value, net = shares[quantity], shares["victim"].map(nets)
+    within = (shares[f"{quantity} high"] - shares[f"{quantity} low"]) / (2 * 1.96)
+    own = value - value.groupby([net, shares["method"]]).transform("mean")
+    lines = []
+    for method, at in shares.groupby("method", sort=False).groups.items():
+        free = len(at) - net[at].nunique()  # one is used up by the mean of each net
+        same = float(np.sqrt((own[at] ** 2).sum() / free)) if free else np.nan
+        lines.append(
+            {"method": method, "lowest": value[at].min(), "highest": value[at].max(),
+             "all": value[at].std(), "same net": same, "images": within[at].mean()}
+        )  # fmt: skip
+    return pd.DataFrame(lines)
 
 
 def replicate(
@@ -332,29 +356,3 @@ def replicate(
             )
             frames.append(rows.assign(victim=name))
     return pd.concat(frames, ignore_index=True), pd.DataFrame(told)
-
-
-def shares(rows: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """The share of attacks that keep every measure, of every method and victim.
-
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        As for :func:`judged`.
-    resamples, seed : int
-        Of the bootstrap over a victim's images.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``method, victim, value, low, high, spread``: 95 % interval and standard deviation over the
-        images of that victim.
-    """
-    lines = []
-    for (method, victim), part in rows.groupby(["method", "victim"], sort=False):
-        images = [v.to_numpy(float) for _, v in part.groupby("image")[UNSEEN]]
-        draws = hierarchical([images], median=False, resamples=resamples, seed=seed)
-        low, high = np.percentile(draws, [2.5, 97.5])
-        line = {"method": method, "victim": victim, "value": float(part[UNSEEN].mean())}
-        lines.append({**line, "low": low, "high": high, "spread": float(draws.std())})
-    return pd.DataFrame(lines)

@@ -301,6 +301,8 @@ def _main(arguments: list[str] | None) -> int:
             found, path = compare_report.saved(lab, given.other)
             print(f"{compare_report.report(found, few=compare_report.FEW)}\n-> {path}")
             return 0
+        if not given.plan and (given.images is not None or given.seconds is not None):
+            raise ValueError("--images, --seconds: say them with --plan PROFILE")
         if given.update and (given.list or given.plan):
             raise ValueError("--update: leave out --list and --plan")
         for item in given.settings:

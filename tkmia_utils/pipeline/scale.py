@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.experiments.cluster import _pack
+from tkmia_utils.experiments.cluster import pack
 from tkmia_utils.experiments.protocol import Queue
 from tkmia_utils.pipeline.cost import Study
 from tkmia_utils.victims.prediction import predict
@@ -65,7 +65,7 @@ def measured(queue: Queue, data: MultiLabelDataset, *, seconds: float = SECONDS)
     """
     ids = queue.index.tolist()
     read = _rate(lambda i: data.load(ids[i % len(ids)]), seconds)
-    part, own = _pack(queue, data)
+    part, own = pack(queue, data)
     pixels = torch.stack([own.load(i) for i in range(len(own))])
     whole = len(pickle.dumps((part, pixels)))
     rows = len(pickle.dumps(part))
