@@ -9,6 +9,8 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,14 +19,19 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn import functional
+from torchvision.utils import save_image
 
 from benchmarks.floor import PLAIN, case, floor, gradients, in_turns, loop, queued, spread
 from benchmarks.report import write
 from tkmia_utils import data, measures, victims
+from tkmia_utils.data.image_files import ImageFiles
 from tkmia_utils.engine.advice import AttackWarning
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.runtime import Runtime
+from tkmia_utils.experiments import protocol
 from tkmia_utils.interruption import ending_in_time
+from tkmia_utils.pipeline import scale
 from tkmia_utils.pipeline.cost import peak
 from tkmia_utils.victims.backbones import small_net
 
@@ -89,14 +96,15 @@ def growth(rounds: int) -> list[dict[str, object]]:
             timed("classes", classes, 64, classes, 3)
         for k in (1, 3, 10, 18):
             timed("k", k, 64, 20, k)
-    for n in (500, 2000, 10_000):
+    for n in (500, 2000, 10_000, 100_000):
         call = [sys.executable, "-c", f"from benchmarks import suite as bench; bench.held({n})"]
         # every tensor in pages of its own: what is held counts, not the holes of glibc's heap
         env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "16384"}
         told = subprocess.run(call, capture_output=True, text=True, check=True, env=env).stdout
+        memory, seconds = (float(word) for word in told.split())
         lines.append(
-            {"benchmark": "growth", "case": "queue, peak MB", "size": n, "value": float(told),
-             "note": f"{float(told):.0f} MB"}
+            {"benchmark": "growth", "case": "queue, peak MB", "size": n, "value": memory,
+             "note": f"{memory:.0f} MB; {1e3 * seconds / n:.2f} ms an image, one core"}
         )  # fmt: skip
     return lines
 
@@ -118,16 +126,48 @@ class _Tiny:
 
 
 def held(n: int) -> None:
-    """Print the peak memory of this process, in MB, after a queue of n streamed images."""
+    """Print this process's peak memory in MB, and seconds, after a queue of n streamed images."""
     torch.set_num_threads(1)
     model = small_net(10, (8, 8, 8, 8, 8), normed=False).eval()
     labels = torch.zeros(n, 10, dtype=torch.bool)
     labels[:, :4] = True
     specified = torch.zeros_like(labels)
     specified[:, 0] = True
-    runtime = Runtime(slots=32, keep_images=False, **PLAIN)
+    runtime, begun = Runtime(slots=32, keep_images=False, **PLAIN), time.perf_counter()
     attack(model, _Tiny(n), labels, specified, 2, lr=1e-9, max_iter=1, runtime=runtime)
-    print(peak() / 2**20)
+    print(peak() / 2**20, time.perf_counter() - begun)
+
+
+def driver(seconds: float) -> list[dict[str, object]]:
+    """Images a second that a cluster's driver hands out, of JPEG files of 500 by 375 pixels."""
+    generator, lines = torch.Generator().manual_seed(0), []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.jpg" for i in range(200)]
+        for path in paths:  # as hard to decode as a photo: blurred noise
+            small = torch.rand(1, 3, 47, 63, generator=generator)
+            pixels = functional.interpolate(small, (375, 500), mode="bicubic").clamp(0, 1)
+            save_image(pixels, path)
+        labels = torch.zeros(len(paths), 20, dtype=torch.bool)
+        labels[:, :4] = True
+        shown = data.MultiLabelDataset(
+            name="noise", split="val", classes=tuple(f"c{c}" for c in range(20)), labels=labels,
+            ids=tuple(path.name for path in paths), load=ImageFiles(tuple(paths), 224),
+            card="noise", size=224,
+        )  # fmt: skip
+        scores = torch.rand(len(paths), 20, generator=generator)
+        queue = protocol.build_queue([protocol.Cell("S2", 3, m=1)], shown, scores, {}, n=200)
+        found = scale.measured(queue, shown, seconds=seconds)
+    assert found.paths is not None
+    ways = {
+        "actors read the files": found.paths.images, "the driver reads them": found.pixels.images,
+        "images hashed": found.hashed, "results saved": found.saved, "results read": found.merged,
+    }  # fmt: skip
+    for name, rate in ways.items():
+        lines.append(
+            {"benchmark": "driver", "case": name, "value": rate,
+             "note": f"{rate:,.0f} images a second"}
+        )  # fmt: skip
+    return lines
 
 
 def contests(n: int, classes: int) -> dict[str, dict[str, Callable[[], object]]]:
@@ -179,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="times each contestant is timed")
     parser.add_argument(
-        "--only", nargs="+", default=[], help="floor kfool loop work growth measures"
+        "--only", nargs="+", default=[], help="floor kfool loop work growth driver measures"
     )
     parser.add_argument("--small", action="store_true", help="leave out the largest measures")
     parser.add_argument("--root", default=".", help="the folder that holds runs/ and figures/")
@@ -194,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kfool": lambda: gradients(given.rounds),
         "loop": lambda: loop(given.rounds, victim, scenes),
         "growth": lambda: growth(given.rounds),
+        "driver": lambda: driver(given.rounds / 3),
         "measures": lambda: rated(given.rounds, not given.small),
     }
     if victim is not None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tkmia_utils import Runtime, data, victims
 from tkmia_utils.data import coco, nus, voc
-from tkmia_utils.data.files import decode
+from tkmia_utils.data.image_files import decode
 from tkmia_utils.experiments import protocol
 from tkmia_utils.topk import in_top_k
 

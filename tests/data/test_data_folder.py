@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from tkmia_utils import data
-from tkmia_utils.data.files import decode
 from tkmia_utils.data.folder import folder
+from tkmia_utils.data.image_files import decode
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "photos18"
 

@@ -1,6 +1,7 @@
 """Promises of campaigns on a cluster: the same bytes as here, whatever dies meanwhile."""
 
 import ast
+import io
 import os
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from tkmia_utils.data import MultiLabelDataset
+from tkmia_utils.data.image_files import ImageFiles
 from tkmia_utils.experiments import campaign, cluster, protocol
 from tkmia_utils.experiments.campaign import Campaign
 from tkmia_utils.victims.store import Victim
@@ -76,6 +79,20 @@ def watched(victim: Victim, hook) -> Victim:
 
 def whole(frame: pd.DataFrame) -> bytes:
     return frame.to_parquet()
+
+
+def on_disk(world, folder: Path, seen_at: Path | None = None):
+    """The same world with a PNG an image; its paths are in `folder` or where that is seen."""
+    victim, queue, data = world
+    folder.mkdir()
+    for i, name in enumerate(data.ids):
+        Image.fromarray(data.load(i).permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
+    paths = tuple((seen_at or folder) / f"{name}.png" for name in data.ids)
+    return victim, queue, replace(data, load=ImageFiles(paths, data.size))
+
+
+def rows_of(table: bytes) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(table))
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -154,6 +171,55 @@ def test_several_nodes_give_the_bytes_of_a_local_run(world, local, nodes, tmp_pa
     rows = cluster.run(planned(*world, tmp_path), engine="ray", workers=many)
     assert_same(tmp_path, rows, local)
     assert ray.is_initialized()  # as it was found
+
+
+def test_three_nodes_that_see_the_files_read_them_themselves(
+    world, local, nodes, tmp_path, monkeypatch
+):
+    nodes(3)
+    shown = on_disk(world, tmp_path / "images")
+    reads = []
+    monkeypatch.setattr(ImageFiles, "__call__", lambda self, i: reads.append(i))  # of the driver
+    rows = cluster.run(planned(*shown, tmp_path / "shards"), engine="ray", workers=3)
+    pd.testing.assert_frame_equal(rows, rows_of(local[1]))
+    assert not reads
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs Linux's /proc")
+def test_nodes_that_do_not_see_the_files_are_sent_the_pixels(
+    world, local, nodes, tmp_path, monkeypatch
+):
+    nodes(2)
+    # a path that leads every process to a folder of its own
+    shown = on_disk(world, tmp_path / "images", Path("/proc/self/cwd"))
+    monkeypatch.chdir(tmp_path / "images")
+    reads, read = [], ImageFiles.__call__
+
+    def counted(self, i):
+        reads.append(self.paths[i].name)
+        return read(self, i)
+
+    monkeypatch.setattr(ImageFiles, "__call__", counted)
+    rows = cluster.run(planned(*shown, tmp_path / "shards"), engine="ray", workers=2)
+    pd.testing.assert_frame_equal(rows, rows_of(local[1]))
+    assert len(reads) >= len(set(rows.image))
+
+
+def test_a_file_that_changes_during_the_run_fails_its_shard_alone(world, nodes, tmp_path):
+    nodes(1)
+    victim, queue, data = on_disk(world, tmp_path / "images")
+    queue = queue.rows(range(30))  # no image twice
+    late, other = (data.load.paths[queue.index[row]] for row in (27, 2))
+
+    def on_shard(_):
+        late.write_bytes(other.read_bytes())
+
+    with pytest.raises(cluster.ShardError, match=f"'{late.stem}': its file has changed") as caught:
+        cluster.run(
+            planned(victim, queue, data, tmp_path / "shards"), engine="ray", workers=1,
+            on_shard=on_shard,
+        )  # fmt: skip
+    assert len(caught.value.failures) == 1 and len(files(tmp_path / "shards")) == 4
 
 
 def test_a_node_that_dies_changes_no_byte(world, local, nodes, tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from tkmia_utils.data.image_files import ImageFiles
 from tkmia_utils.hashing import text_hash
 
 
@@ -33,7 +34,8 @@ class MultiLabelDataset:
         Height and width in pixels.
     digest : callable, optional
         ``digest(positions)`` gives for each a hash of what decides its pixels, without making
-        them; default: the pixels' own.
+        them; default: the file's and how it is read where `load` is an :class:`ImageFiles`, else
+        the pixels' own.
 
     Raises
     ------
@@ -123,7 +125,9 @@ class MultiLabelDataset:
             self,
             labels=self.labels[torch.tensor(positions, dtype=torch.int64)],
             ids=tuple(self.ids[i] for i in positions),
-            load=lambda i: load(positions[i]),
+            load=load.at(positions)
+            if isinstance(load, ImageFiles)
+            else lambda i: load(positions[i]),
             digest=digest and (lambda index: digest([positions[i] for i in index])),
         )
 
@@ -143,6 +147,8 @@ class MultiLabelDataset:
         positions = self._positions(index)
         if self.digest is not None:
             return self.digest(positions)
+        if isinstance(self.load, ImageFiles):
+            return self.load.digest(positions)
         return [self._pixels_hash(i) for i in positions]
 
     def fingerprint(self) -> str:

@@ -1,80 +1,16 @@
-"""Photos on disk: decoded, required to be there, put together as a data set."""
+"""Photos on disk: required to be there, and put together as a data set."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-import PIL
 import torch
-from PIL import Image, ImageOps
 
 from tkmia_utils.data.base import MultiLabelDataset
-from tkmia_utils.hashing import file_hashes, text_hash
+from tkmia_utils.data.image_files import ImageFiles, decode
 
 NAMED = 5
 """How many files a message names before it only counts."""
-
-
-def digester(
-    paths: Sequence[Path], read: Callable[[Path, int], torch.Tensor], size: int,
-    cache: str | Path | None,
-) -> Callable[[list[int]], list[str]]:  # fmt: skip
-    """For :attr:`MultiLabelDataset.digest`: an image is its file's bytes and how they are read.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        The images' files.
-    read : callable
-        ``read(path, size)`` gives the pixels.
-    size : int
-        Pixels a side.
-    cache : str or Path, optional
-        Folder for ``file-hashes.json``, which saves reading unchanged files again.
-    """
-    known = None if cache is None else Path(cache) / "file-hashes.json"
-
-    def digest(index: list[int]) -> list[str]:
-        found = file_hashes([paths[i] for i in index], known=known)
-        return [text_hash(sha, read.__name__, size, PIL.__version__) for sha in found]
-
-    return digest
-
-
-def decode(path: str | Path, size: int) -> torch.Tensor:
-    """Read one image file as a square.
-
-    Parameters
-    ----------
-    path : str or Path
-        Any format that Pillow reads, eight bits a channel.
-    size : int
-        Pixels a side.
-
-    Returns
-    -------
-    torch.Tensor
-        uint8 ``(3, size, size)``.
-
-    Raises
-    ------
-    ValueError
-        The file cannot be decoded, or holds more than eight bits a channel; names the file.
-    """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"expected eight bits a channel, got mode {image.mode}")
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image)
-            image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    except Exception as error:  # Pillow's decoders raise a dozen types on broken files
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-    return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
 
 
 def check_choice(**options: tuple[str, Sequence[str]]) -> None:
@@ -158,14 +94,12 @@ def assemble(
         there = set(kept)
         gone = [path for i, path in enumerate(paths) if i not in there]
         warnings.warn(f"left out: {_listed(gone)}", stacklevel=3)
-    files = [paths[i] for i in kept]
-    now = torch.stack([read(path, size) for path in files]) if preload else None
+    files = ImageFiles(tuple(paths[i] for i in kept), size, read, cache)
     return MultiLabelDataset(
         labels=labels[kept],
         ids=tuple(ids[i] for i in kept),
-        load=(lambda i: read(files[i], size)) if now is None else now.__getitem__,
+        load=files.preloaded() if preload else files,
         size=size,
-        digest=digester(files, read, size, cache),
         **rest,
     )
 

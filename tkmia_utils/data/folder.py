@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from tkmia_utils.data.base import MultiLabelDataset
-from tkmia_utils.data.files import NAMED, decode, digester
+from tkmia_utils.data.files import NAMED
+from tkmia_utils.data.image_files import ImageFiles, decode
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def folder(
     preload : bool
         Decode all images now and keep them, ``3 * size**2`` bytes each; else at each use.
     cache : str or Path, optional
-        Folder that remembers the files' hashes; see :func:`digester`.
+        Folder that remembers the files' hashes; see :class:`ImageFiles`.
 
     Returns
     -------
@@ -120,18 +121,17 @@ def folder(
     column = {name: c for c, name in enumerate(names)}
     for row, i in enumerate(kept):
         labels[row, [column[name] for name in rows[i].labels]] = True
-    kept_paths = [paths[i] for i in kept]
+    held = tuple(decoded) if preload else ()
     return MultiLabelDataset(
         name="folder",
         split=split,
         classes=names,
         labels=labels,
         ids=tuple(rows[i].image for i in kept),
-        load=torch.stack(decoded).__getitem__ if preload else lambda i: decode(kept_paths[i], size),
+        load=ImageFiles(tuple(paths[i] for i in kept), size, cache=cache, held=held),
         card=f"Photos listed in {csv.name}: {len(kept)} images, {len(names)} classes, each photo "
         f"squashed whole to {size} x {size} pixels; labels as given in the file, unchecked.",
         size=size,
-        digest=digester(kept_paths, decode, size, cache),
     )
 
 

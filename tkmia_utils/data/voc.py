@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 from torchvision.datasets import VOCDetection
 
 from tkmia_utils.data.base import MultiLabelDataset
-from tkmia_utils.data.files import assemble, check_choice, decode, one_hot, require
+from tkmia_utils.data.files import assemble, check_choice, one_hot, require
+from tkmia_utils.data.image_files import decode
 
 CLASSES: tuple[str, ...] = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
@@ -146,7 +147,7 @@ def _objects(path: Path, difficult: str) -> set[str]:
 
 
 def _decode_centre(path: Path, size: int) -> torch.Tensor:
-    """One photo's central square, as :func:`tkmia_utils.data.files.decode` gives the whole."""
+    """One photo's central square, as `decode` gives the whole."""
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file).convert("RGB")

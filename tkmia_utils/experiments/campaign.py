@@ -128,6 +128,9 @@ class Shard:
         decides the last bits.
     settings : dict
         lr, alpha and the method's own options.
+    digests : tuple of str
+        Of the images of its rows, each once and in the order of the data set
+        (:meth:`~tkmia_utils.data.MultiLabelDataset.digests`).
     """
 
     id: str
@@ -138,6 +141,7 @@ class Shard:
     place: str
     threads: int
     settings: dict[str, object]
+    digests: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def file(self) -> str:
@@ -164,17 +168,22 @@ def shards(campaign: Campaign) -> list[Shard]:
     victim = [campaign.victim.key, digest(campaign.victim.model.state_dict())]
     hash_inputs = [*victim, deciding_code_hash(), data.name, data.size, method, list(limits)]
     hash_inputs += [slots, place, threads, sorted(settings.items())]
+    seen = torch.unique(queue.index)
+    # once for the whole queue: what is remembered of files is one file itself
+    known = dict(zip(seen.tolist(), data.digests(seen), strict=True))
     plan = []
     for start in range(0, len(queue.k), campaign.chunk):
         rows = range(start, min(start + campaign.chunk, len(queue.k)))
         part = queue.rows(torch.arange(rows.start, rows.stop))
         sha = hashlib.sha256(json.dumps(hash_inputs).encode())
-        images = [[data.ids[i] for i in part.index.tolist()], data.digests(part.index)]
+        index = part.index.tolist()
+        images = [[data.ids[i] for i in index], [known[i] for i in index]]
         sha.update(json.dumps(images).encode())
         for tensor in (part.labels, part.specified, part.k, part.delta):
             sha.update(tensor.numpy().tobytes())
         key = sha.hexdigest()[:16]
-        plan.append(Shard(key, method, rows, limits, slots, place, threads, settings))
+        own = tuple(known[i] for i in sorted(set(index)))
+        plan.append(Shard(key, method, rows, limits, slots, place, threads, settings, own))
     return plan
 
 

@@ -1,13 +1,14 @@
 """Campaigns on more than one machine: Ray actors attack the shards that a local run does in turn.
 
-What is sent. The driver, the process that calls :func:`run`, reads the images of a shard, each
-once, and sends them as uint8 with the shard's rows; the data set itself is not sent. So the nodes
-need neither its files nor a shared file system, a closure over gigabytes is never pickled, and at
-most one shard an actor is being sent or attacked. The price is that one process decodes for all,
-which costs little compared with the hundreds of passes that each image then takes. The victim goes
-to the object store, which copies it once to a node, and every actor holds it for all its shards.
-A shard's parquet comes back as bytes; only the driver writes files, each atomically, so that a
-killed driver goes on from those.
+What is sent. The driver, the process that calls :func:`run`, sends a shard's rows and the paths of
+its images where these are files. An actor that sees the same files, as their hashes tell, reads
+them itself. To any other, and where the images are no files, the driver sends them as uint8, each
+read once. So the nodes need no shared file system but make use of one, a data set is never pickled
+whole, and at most one shard an actor is being sent or attacked. Where it must read, one process
+decodes for all (``--plan PROFILE --images N`` says how far that reaches). The victim goes to the
+object store, which copies it once to a node, and every actor holds it for all its shards. A shard's
+parquet comes back as bytes; only the driver writes files, each atomically, so that a killed driver
+goes on from those.
 
 What must agree. Bytes equal those of a local run for the same chunk, slots, threads and kind of
 machine. Threads are part of a shard and set wherever it is attacked; actors refuse to start where
@@ -36,6 +37,7 @@ from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import campaign as local
 from tkmia_utils.experiments.campaign import Campaign, Shard
 from tkmia_utils.experiments.protocol import Queue
+from tkmia_utils.experiments.sending import changed, lend, pack
 from tkmia_utils.files import write_atomically
 
 ENGINES = ("local", "ray")
@@ -45,6 +47,8 @@ PATIENCE = 10.0
 """Seconds without an answer after which the driver checks that a node is left."""
 NAMED = 5
 """How many images of a shard a message names before it only counts."""
+UNSEEN = "unseen"
+"""An actor's answer where it does not find the files that the driver has hashed."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,8 @@ class _Team:
         # pending answers: of which actor, and for which shard; None while it starts
         self.jobs: dict[object, tuple[object, Shard | None]] = {}
         self.died: Counter[str | None] = Counter()
+        # actors that read images themselves, until they once do not find them
+        self.blind: set[object] = set()
 
     def capacity(self) -> int:
         """How many actors the living nodes hold."""
@@ -230,6 +236,10 @@ class _Team:
                         found.append(self._failed(shard, cause, str(answer)))
                     if waiting:
                         self._hire()
+                elif answer == UNSEEN:
+                    self.blind.add(actor)
+                    waiting.appendleft(shard)
+                    found += self._give(actor, waiting)
                 else:
                     if shard:
                         done = isinstance(answer, bytes)
@@ -246,7 +256,8 @@ class _Team:
         while waiting:
             shard = waiting.popleft()
             try:
-                sent = pack(shard.of(self.queue), self.data)
+                give = pack if actor in self.blind else lend
+                sent = give(shard.of(self.queue), self.data, shard.digests)
                 self.jobs[actor.run_shard.remote(shard, *sent)] = (actor, shard)
                 return failed
             except Exception as error:  # an image that cannot be read
@@ -262,7 +273,9 @@ class _Team:
         actor = self.actor.remote(self.stamp, [self.model], self.place)
         self.jobs[actor.ready.remote()] = (actor, None)
 
-    def _drain(self) -> tuple[object, Shard | None, bytes | tuple[str, str] | Exception | None]:
+    def _drain(
+        self,
+    ) -> tuple[object, Shard | None, bytes | str | tuple[str, str] | Exception | None]:
         """Wait for an answer: the actor, its shard, and the result or the error."""
         ray, found = self.ray, []
         while not found:
@@ -303,27 +316,16 @@ class _Actor:
 
     def run_shard(
         self, shard: Shard, part: Queue, data: MultiLabelDataset
-    ) -> bytes | tuple[str, str]:
+    ) -> bytes | str | tuple[str, str]:
         """Return the parquet of a shard, or the error as text, which can always be pickled."""
         try:
+            if changed(shard.digests, data):
+                return UNSEEN
             file = io.BytesIO()
             local.attack_shard(shard, self.model, part, data).to_parquet(file)
             return file.getvalue()
         except Exception as error:
             return _cause_and_trace(error)
-
-
-def pack(part: Queue, data: MultiLabelDataset) -> tuple[Queue, MultiLabelDataset]:
-    """The rows with a data set of only their images, each read once and held as uint8."""
-    index, rows = torch.unique(part.index, return_inverse=True)
-    pixels = []
-    for i in index.tolist():
-        try:
-            pixels.append(data.load(i))
-        except Exception as error:
-            raise ValueError(f"image {data.ids[i]!r}: {error}") from error
-    own = replace(data.subset(index), load=torch.stack(pixels).__getitem__, digest=None)
-    return replace(part, index=rows), own
 
 
 def _stamp() -> dict[str, str]:

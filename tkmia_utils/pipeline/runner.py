@@ -220,7 +220,8 @@ def _plan(run: Run, steps: list[Step], given: argparse.Namespace) -> int:
             parameters, run.profile.name, run.root,
             images=given.images, workers=given.workers, each=given.seconds,
         )  # fmt: skip
-        print(f"{reach.to_markdown(index=False, colalign=('left', 'right'))}\n\n{note}")
+        sides = ("left", *("right",) * (reach.shape[1] - 1))
+        print(f"{reach.to_markdown(index=False, colalign=sides)}\n\n{note}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
         source = (

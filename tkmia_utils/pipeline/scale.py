@@ -1,29 +1,58 @@
 """How far one driver reaches: a queue of any length on any number of actors, on paper.
 
-What the driver of a cluster does for every image is measured on this machine: reading it, and
-turning a shard into the bytes that are sent. What an actor needs for an image is measured as well,
-or given. The rest is arithmetic: how many images a second so many actors ask for, how many the
-driver can hand out, and from how many actors on it is what everybody waits for.
+What the driver of a cluster does for an image is measured on this machine: hashing it, once,
+before the first shard; handing it out, as a path or as pixels; saving what comes back, and reading
+it again at the end. What an actor needs for an image is measured as well, or given. The rest is
+arithmetic: how many images a second so many actors ask for, how many the driver hands out, and from
+how many actors on it is what everybody waits for.
 """
 
+import io
 import pickle
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 
 from tkmia_utils.data import MultiLabelDataset
-from tkmia_utils.experiments.cluster import pack
+from tkmia_utils.data.image_files import ImageFiles
+from tkmia_utils.engine.advice import AttackWarning
+from tkmia_utils.engine.runtime import Runtime
+from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.protocol import Queue
+from tkmia_utils.experiments.sending import lend, pack
+from tkmia_utils.files import write_atomically
 from tkmia_utils.pipeline.cost import Study
 from tkmia_utils.victims.prediction import predict
-from tkmia_utils.workspace import Workspace
+from tkmia_utils.workspace import Workspace, load_results
 
 SECONDS = 1.0
 """How long each thing is measured."""
+SHARD = 50
+"""Images that are handed out together while that is measured."""
+
+
+@dataclass(frozen=True)
+class Handing:
+    """One way of handing images out.
+
+    Attributes
+    ----------
+    images : float
+        Images a second that are made ready to be sent.
+    size : float
+        Bytes that are sent for one, its row included.
+    """
+
+    images: float
+    size: float
 
 
 @dataclass(frozen=True)
@@ -32,26 +61,26 @@ class Driver:
 
     Attributes
     ----------
-    read : float
-        Images a second that it reads and decodes.
-    sent : float
-        Images a second that it turns into bytes, once they are read.
-    image_bytes, row_bytes : float
-        What is sent of an image, and what of a row without its image.
+    hashed : float
+        Images a second that it hashes.
+    paths : Handing or None
+        As paths, which actors that see the files read; None where the images are no files.
+    pixels : Handing
+        Read and decoded by the driver.
+    saved, merged : float
+        Images a second whose results it writes as they arrive, and reads again at the end.
     """
 
-    read: float
-    sent: float
-    image_bytes: float
-    row_bytes: float
-
-    @property
-    def images(self) -> float:
-        """Images a second that it can hand out."""
-        return 1 / (1 / self.read + 1 / self.sent)
+    hashed: float
+    paths: Handing | None
+    pixels: Handing
+    saved: float
+    merged: float
 
 
-def measured(queue: Queue, data: MultiLabelDataset, *, seconds: float = SECONDS) -> Driver:
+def measured(
+    queue: Queue, data: MultiLabelDataset, *, chunk: int = 2000, seconds: float = SECONDS
+) -> Driver:
     """Measure what a driver does with shards of a queue, on this machine.
 
     Parameters
@@ -60,24 +89,52 @@ def measured(queue: Queue, data: MultiLabelDataset, *, seconds: float = SECONDS)
         A shard or more; its images are read again and again.
     data : MultiLabelDataset
         Where the images are.
+    chunk : int
+        Images a shard.
     seconds : float
         How long each thing is done.
     """
-    ids = queue.index.tolist()
-    read = _rate(lambda i: data.load(ids[i % len(ids)]), seconds)
-    part, own = pack(queue, data)
-    pixels = torch.stack([own.load(i) for i in range(len(own))])
-    whole = len(pickle.dumps((part, pixels)))
-    rows = len(pickle.dumps(part))
-    sent = _rate(lambda i: pickle.dumps((part, pixels.clone())), seconds) * len(own)
-    return Driver(read, sent, (whole - rows) / len(own), rows / len(queue.k))
+    if isinstance(data.load, ImageFiles):  # as if nothing were remembered
+        data = replace(data, load=data.load.to_send())
+    first = dict(reversed([(i, row) for row, i in enumerate(queue.index.tolist())]))
+    part = queue.rows(sorted(first.values())[:SHARD])
+    digests = data.digests(part.index.sort().values)
+    hashed = _rate(lambda: data.digests(part.index), seconds) * len(part.k)
+    handed = []
+    for give in (lend, pack):
+        send = partial(_sent, give, part, data, digests)
+        handed.append(Handing(_rate(send, seconds) * len(part.k), send() / len(part.k)))
+    paths = handed[0] if isinstance(data.load, ImageFiles) else None
+    return Driver(hashed, paths, handed[1], *_kept(part, data, chunk, seconds))
 
 
-def _rate(work: Callable[[int], object], seconds: float) -> float:
+def _sent(give: Callable[..., object], *shard: object) -> int:
+    """Bytes of a shard."""
+    return len(pickle.dumps(give(*shard), pickle.HIGHEST_PROTOCOL))
+
+
+def _kept(part: Queue, data: MultiLabelDataset, chunk: int, seconds: float) -> tuple[float, float]:
+    """Images a second whose results are written, and read again; of a victim that costs nothing."""
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, len(data.classes)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttackWarning)  # a victim that knows nothing
+        rows, _ = protocol.run(
+            model.eval(), part, data, max_iter=1, runtime=Runtime(keep_images=False, files=True)
+        )
+    file = io.BytesIO()
+    rows.iloc[[i % len(rows) for i in range(chunk)]].to_parquet(file)
+    write = partial(Path.write_bytes, data=file.getvalue())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shard.parquet"
+        saved = _rate(lambda: write_atomically(path, write), seconds)
+        return saved * chunk, _rate(lambda: load_results(path), seconds) * chunk
+
+
+def _rate(work: Callable[[], object], seconds: float) -> float:
     """Calls a second."""
     begun, calls = time.perf_counter(), 0
     while calls < 3 or time.perf_counter() - begun < seconds:
-        work(calls)
+        work()
         calls += 1
     return calls / (time.perf_counter() - begun)
 
@@ -101,7 +158,8 @@ def reach(
     Returns
     -------
     pandas.DataFrame
-        Lines of ``what`` and ``value``.
+        Lines of ``what``; one column where actors read the files, if there are any, and one where
+        the driver does.
 
     Raises
     ------
@@ -111,24 +169,27 @@ def reach(
     for name, value in (("images", images), ("workers", workers), ("seconds", each)):
         if not value > 0:
             raise ValueError(f"{name}: expected a number above 0, got {value!r}")
-    asked = workers / each
-    given = min(asked, driver.images)
-    lines = [
-        ("images in the queue", f"{images:,}"),
-        ("actors", f"{workers:,}"),
-        ("seconds an actor needs for an image", f"{each:.3g}"),
-        ("images a second that the actors ask for", f"{asked:,.1f}"),
-        ("images a second that the driver reads and decodes", f"{driver.read:,.0f}"),
-        ("images a second that it hands out", f"{driver.images:,.0f}"),
-        ("actors from which on they wait for it", f"{driver.images * each:,.0f}"),
-        ("MB a second that it sends", f"{given * driver.image_bytes / 1e6:,.1f}"),
-        ("shards, and shards a second", f"{-(-images // chunk):,}, {given / chunk:.3g}"),
-        ("hours until the queue is done", f"{images / given / 3600:.2f}"),
-        ("hours if the driver were no limit", f"{images / asked / 3600:.2f}"),
-        ("KB a second that it sends if actors read the images themselves",
-         f"{asked * driver.row_bytes / 1e3:,.1f}"),
-    ]  # fmt: skip
-    return pd.DataFrame(lines, columns=["what", "value"])
+    ways = {} if driver.paths is None else {"actors read the files": driver.paths}
+    ways |= {"the driver reads them": driver.pixels}
+    asked, table = workers / each, {}
+    before, after = images / driver.hashed / 60, images / driver.merged / 60
+    for name, way in ways.items():
+        most = 1 / (1 / way.images + 1 / driver.saved)
+        given = min(asked, most)
+        table[name] = {
+            "images in the queue, and actors": f"{images:,}, {workers:,}",
+            "seconds an actor needs for an image": f"{each:.3g}",
+            "images a second that the actors ask for": f"{asked:,.1f}",
+            "images a second that the driver hands out": f"{most:,.0f}",
+            "actors from which on they wait for it": f"{most * each:,.0f}",
+            "MB a second that it sends": f"{given * way.size / 1e6:,.3g}",
+            "shards, and shards a second": f"{-(-images // chunk):,}, {given / chunk:.3g}",
+            "minutes to hash the images, once, before that": f"{before:.1f}",
+            "hours until all are attacked": f"{images / given / 3600:.2f}",
+            "minutes to read the results, after that": f"{after:.1f}",
+            "hours if the driver cost nothing": f"{images / asked / 3600:.2f}",
+        }
+    return pd.DataFrame(table).rename_axis("what").reset_index()
 
 
 def plan(
