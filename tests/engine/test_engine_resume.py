@@ -122,6 +122,17 @@ def test_cut_off_at_any_iteration_it_goes_on_to_the_same_bits(call, tmp_path):
             assert model.calls == calls - i + 1  # it went on, and did not begin anew
 
 
+def test_a_run_that_takes_hard_images_first_goes_on_to_the_same_bits(tmp_path):
+    model, images, *sets = world()
+    call = CALL | {"clean_logits": model.body(images).detach(), "checkpoint": tmp_path / "state"}
+    whole = attack(model, images, *sets, 3, **call)
+    calls, call["checkpoint_every"] = model.calls, 1
+    for source in (images, Shelf(images)):
+        for i in range(1, calls + 1, 3):
+            cut_at(model, i, lambda source=source: attack(model, source, *sets, 3, **call))
+            identical(whole, attack(model, source, *sets, 3, **call))
+
+
 def test_a_run_may_be_cut_off_again_and_again(tmp_path):
     model, *data = world()
     whole, calls = whole_and_calls((model, *data))

@@ -113,3 +113,47 @@ def test_the_state_may_hold_whole_numbers_and_flags():
     data = task(model, 7, k=3, m=2, side=16, classes=10)
     call = dict(lr=0.05, slots=3)
     same(attack(model, *data, 3, **call), attack(model, *data, 3, method=Counting(), **call))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_hard_images_go_first_where_they_are_known_and_no_bit_changes(streamed):
+    model = net()
+    images, labels, specified = task(model, 24, k=3, m=2, side=16, classes=10)
+    call = dict(lr=0.02, slots=4, max_iter=80)
+    bare = attack(model, images, labels, specified, 3, **call)
+    hardest = int(bare.iterations.argmax())
+    rest = [i for i in range(24) if i != hardest]
+    order = torch.tensor([*rest, hardest])  # as bad as can be for who goes through in order
+
+    class Counting(torch.nn.Module):
+        passes = 0
+
+        def forward(self, x):
+            self.passes += 1
+            return model(x)
+
+    passes = {}
+    for known in (False, True):
+        counting = Counting().eval()
+        source = images[order]
+        result = attack(
+            counting, Shown(source) if streamed else source, labels[order], specified[order], 3,
+            clean_logits=bare.clean_logits[order] if known else None, **call,
+        )  # fmt: skip
+        passes[known] = counting.passes
+        for name in ("adversarial", "success", "iterations", "l2", "adversarial_logits"):
+            assert torch.equal(getattr(result, name), getattr(bare, name)[order]), name
+    assert passes[True] < passes[False]
+
+
+class Shown:
+    """Images by position."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.pixels = images
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def images(self, index: torch.Tensor) -> torch.Tensor:
+        return self.pixels[index]

@@ -89,7 +89,7 @@ def test_of_files_the_paths_are_handed_out_without_being_read(tmp_path, monkeypa
     monkeypatch.setattr(ImageFiles, "__call__", None)
     own, sent = lend(part, shown, [])
     assert [sent.ids[i] for i in own.index] == [data.ids[i] for i in part.index]
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="i0"):
         pack(part, shown, [])
 
 

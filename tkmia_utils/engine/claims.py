@@ -51,6 +51,7 @@ class ReadAhead:
         self.reader, self.forward, self.begin, self.known = reader, forward, begin, known
         self.room, self.next, self.at, self.first = room.clone(), 0, reader.at, reader.first
         self.images, self.read, self._ready = reader.images, reader.read, room[:0].cpu()
+        self.order = reader.order
 
     def __len__(self) -> int:
         """How many rows the queue has."""
@@ -63,7 +64,7 @@ class ReadAhead:
             new = self.reader.take(min(len(self.room), len(self) - start))
             self.room[: len(new)] = new.to(self.room.device)
             logits = self.forward.eager(self.begin(self.room))[: len(new)]
-            self.known[start : start + len(new)] = logits.cpu()
+            self.known[self.order[start : start + len(new)]] = logits.cpu()
             self._ready = torch.cat([self._ready, new])
         taken, self._ready = self._ready[:n], self._ready[n:]
         self.next += n

@@ -87,17 +87,22 @@ class Reader:
         int64 ``(N,)``, from :func:`positions`.
     ahead : int
         Most images to hold ready.
+    order : torch.Tensor, optional
+        int64 ``(N,)``: in which order rows are taken; default that of the queue.
 
     Attributes
     ----------
     first : torch.Tensor
         The first row, ``(1, 3, H, W)``; its shape is everybody's.
     next : int
-        The first row that was not taken.
+        How many rows were taken.
     """
 
-    def __init__(self, images: Images, at: torch.Tensor, *, ahead: int) -> None:
+    def __init__(
+        self, images: Images, at: torch.Tensor, *, ahead: int, order: torch.Tensor | None = None
+    ) -> None:
         self.images, self.at, self.next = images, at, 0
+        self.order = torch.arange(len(at)) if order is None else order
         self._chunk = max(1, ahead // 2)  # one chunk is ready, the next on its way
         self._ready: torch.Tensor | None = None
         self._coming: Future[torch.Tensor] | None = None
@@ -138,10 +143,10 @@ class Reader:
         return images.detach().float()
 
     def take(self, n: int) -> torch.Tensor:
-        """The next `n` rows of the queue."""
+        """The next `n` rows, in that order."""
         start, self.next = self.next, self.next + n
         if isinstance(self.images, torch.Tensor):
-            return self.read(self.at[start : self.next])
+            return self.read(self.at[self.order[start : self.next]])
         taken, done = torch.empty(n, *self.first.shape[1:]), 0
         while done < n:
             if self._ready is None or not len(self._ready):
@@ -156,11 +161,11 @@ class Reader:
         return taken
 
     def go_to(self, row: int) -> None:
-        """Go on from this row of the queue; nothing was taken yet."""
+        """Go on after so many rows; nothing was taken yet."""
         self.next = self._asked = row
 
     def _ask(self) -> Future[torch.Tensor] | None:
-        at = self.at[self._asked : self._asked + self._chunk]
+        at = self.at[self.order[self._asked : self._asked + self._chunk]]
         self._asked += len(at)
         if not len(at):
             return None

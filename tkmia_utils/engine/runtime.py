@@ -30,7 +30,8 @@ class Runtime:
         Ask the device for finished images only every so many iterations; changes no result.
     precision : {"fp32", "tf32", "bf16"}
         Of the victim's arithmetic. "tf32" changes nothing but matrix products and convolutions on
-        CUDA, and "fp32" switches TF32 off there; "bf16" is torch's autocast.
+        CUDA, and "fp32" switches TF32 off there; "bf16" is torch's autocast. Not run on a GPU yet:
+        on CUDA neither these nor `compile` were tried, only on the CPU.
     compile : bool
         Run the victim through ``torch.compile``. With it, and with a precision other than "fp32",
         an image that seems to succeed is checked in fp32 without compilation, and the attack on it

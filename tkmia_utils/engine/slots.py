@@ -314,7 +314,7 @@ class Slots:
         slots = slots[: len(self.reader) - start]
         if not len(slots):
             return
-        queue_index = torch.arange(start, start + len(slots))
+        queue_index = self.reader.order[start : start + len(slots)]
         self.queue_index[slots] = queue_index
         self.age[slots] = 0
         at = slots.to(self.device)

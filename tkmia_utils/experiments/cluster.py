@@ -126,6 +126,7 @@ def run(
         CPUs an actor asks for; default one a thread.
     num_gpus : float
         GPUs an actor asks for, fractions allowed; 0 attacks on the CPU, wherever the victim is.
+        Not run on a GPU yet.
     progress : bool
         Show a progress bar; never where the environment variable CI is set.
     on_shard : callable, optional

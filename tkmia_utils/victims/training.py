@@ -50,7 +50,8 @@ def fit(
     data, held_out : MultiLabelDataset
         The training set, and the images the epochs are judged on.
     device : str
-        See :func:`pick_device`. Under ``torchrun`` every process takes its own GPU.
+        See :func:`pick_device`. Under ``torchrun`` every process takes its own GPU (not run on one
+        yet: two processes on a CPU were).
     report : callable, optional
         Told of every epoch's entry of the history.
     progress : bool
