@@ -33,7 +33,7 @@ compare: setup  ## put the run in runs/$(PROFILE) beside the record, number by n
 
 photos: setup  ## the attacks on your own photos, as tables: TRAIN=train.csv VAL=val.csv
 	@test -n "$(TRAIN)" -a -n "$(VAL)" || { echo "say which: make photos TRAIN=train.csv VAL=val.csv" >&2; exit 2; }
-	$(RUN) -m tkmia_utils.pipeline --profile photos --only 08_tables_and_figures \
+	$(RUN) -m tkmia_utils.pipeline --profile photos --only 08_tables_and_figures 10_imperceptible \
 		--set "train_csv=$$(realpath "$(TRAIN)")" "val_csv=$$(realpath "$(VAL)")"
 
 test: setup lint  ## lint, unit tests, then the notebooks in a smoke size

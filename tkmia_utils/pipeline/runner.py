@@ -46,7 +46,7 @@ from tkmia_utils.workspace import (
     write_json,
 )
 
-REPORTED = ("07_promise.md", "08_table_S1.md", "08_table_S2.md")
+REPORTED = ("10_all.md", "08_table_S1.md", "08_table_S2.md")
 """Tables that answer a run on one's own photos."""
 
 
