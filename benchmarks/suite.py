@@ -139,12 +139,12 @@ def held(n: int) -> None:
 
 
 def driver(seconds: float) -> list[dict[str, object]]:
-    """Images a second that a cluster's driver hands out, of JPEG files of 500 by 375 pixels."""
+    """Images a second that a cluster's driver hands out: JPEG files of 500 by 375, from memory."""
     generator, lines = torch.Generator().manual_seed(0), []
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.jpg" for i in range(200)]
-        for path in paths:  # as hard to decode as a photo: blurred noise
-            small = torch.rand(1, 3, 47, 63, generator=generator)
+        for path in paths:  # coarse and fine noise, so that a file is about as large as a photo's
+            small = torch.rand(1, 3, 94, 125, generator=generator)
             pixels = functional.interpolate(small, (375, 500), mode="bicubic").clamp(0, 1)
             save_image(pixels, path)
         labels = torch.zeros(len(paths), 20, dtype=torch.bool)

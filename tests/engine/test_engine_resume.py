@@ -13,6 +13,7 @@ from sweeps import Shared, attack
 from test_engine import net, task
 
 from tkmia_utils.attacks.tkmia import TkMIA
+from tkmia_utils.engine import loop
 
 CALL = dict(lr=0.2, slots=3, max_iter=9, snapshots=[2, 5])
 FIELDS = (
@@ -125,12 +126,26 @@ def test_cut_off_at_any_iteration_it_goes_on_to_the_same_bits(call, tmp_path):
 def test_a_run_that_takes_hard_images_first_goes_on_to_the_same_bits(tmp_path):
     model, images, *sets = world()
     call = CALL | {"clean_logits": model.body(images).detach(), "checkpoint": tmp_path / "state"}
-    whole = attack(model, images, *sets, 3, **call)
+    whole, model.calls = attack(model, images, *sets, 3, **call), 0
+    identical(whole, attack(model, images, *sets, 3, **call))
     calls, call["checkpoint_every"] = model.calls, 1
     for source in (images, Shelf(images)):
         for i in range(1, calls + 1, 3):
             cut_at(model, i, lambda source=source: attack(model, source, *sets, 3, **call))
+            model.calls = 0
             identical(whole, attack(model, source, *sets, 3, **call))
+            assert model.calls == calls - max(i - 1, 0)  # it went on, and did not begin anew
+
+
+def test_a_checkpoint_of_another_order_is_refused(tmp_path, monkeypatch):
+    model, images, *sets = world()
+    call = CALL | {"clean_logits": model.body(images).detach(), "checkpoint": tmp_path / "state"}
+    call["checkpoint_every"] = 1
+    with monkeypatch.context() as before:
+        before.setattr(loop, "hardest_first", lambda queue, logits: torch.arange(len(logits)))
+        cut_at(model, 8, lambda: attack(model, images, *sets, 3, **call))
+    with pytest.raises(ValueError, match=r"^checkpoint: .*: order; "):
+        attack(model, images, *sets, 3, **call)
 
 
 def test_a_run_may_be_cut_off_again_and_again(tmp_path):

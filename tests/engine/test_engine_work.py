@@ -116,10 +116,11 @@ def test_the_state_may_hold_whole_numbers_and_flags():
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_hard_images_go_first_where_they_are_known_and_no_bit_changes(streamed):
+@pytest.mark.parametrize("more", [{}, {"record": True}, {"channels_last": True}], ids=str)
+def test_hard_images_go_first_where_they_are_known_and_no_bit_changes(streamed, more):
     model = net()
     images, labels, specified = task(model, 24, k=3, m=2, side=16, classes=10)
-    call = dict(lr=0.02, slots=4, max_iter=80)
+    call = dict(lr=0.02, slots=4, max_iter=80, **more)
     bare = attack(model, images, labels, specified, 3, **call)
     hardest = int(bare.iterations.argmax())
     rest = [i for i in range(24) if i != hardest]
@@ -143,6 +144,10 @@ def test_hard_images_go_first_where_they_are_known_and_no_bit_changes(streamed):
         passes[known] = counting.passes
         for name in ("adversarial", "success", "iterations", "l2", "adversarial_logits"):
             assert torch.equal(getattr(result, name), getattr(bare, name)[order]), name
+        if more.get("record"):
+            for i, wanted in zip(order.tolist(), range(24), strict=True):
+                pair = (result.trace.logits[wanted], bare.trace.logits[i])
+                assert torch.equal(*(logits.nan_to_num() for logits in pair))
     assert passes[True] < passes[False]
 
 

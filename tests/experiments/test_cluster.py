@@ -20,7 +20,7 @@ from torch import nn
 
 from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.data.image_files import ImageFiles
-from tkmia_utils.experiments import campaign, cluster, protocol
+from tkmia_utils.experiments import campaign, cluster, protocol, sending
 from tkmia_utils.experiments.campaign import Campaign
 from tkmia_utils.victims.store import Victim
 
@@ -205,6 +205,26 @@ def test_nodes_that_do_not_see_the_files_are_sent_the_pixels(
     assert len(reads) >= len(set(rows.image))
 
 
+def test_a_shard_of_files_says_what_an_actor_would_not_read_alike(world, tmp_path):
+    _, queue, data = on_disk(world, tmp_path / "images")
+    part = queue.rows(range(4))
+    at = torch.unique(part.index)
+    digests = data.digests(at)
+    _, lent = sending.lend(part, data, digests)
+    assert isinstance(lent.load, ImageFiles) and not sending.changed(digests, lent)
+    assert all(path.is_absolute() for path in lent.load.paths)
+    blocked = tmp_path / "file" / "inside"  # no folder: not to be read, rather than missing
+    blocked.parent.write_text("a file")
+    elsewhere = replace(lent, load=replace(lent.load, paths=(blocked,) * len(lent)))
+    assert sending.changed(digests, elsewhere) == list(lent.ids)
+    held = replace(data, load=data.load.preloaded())
+    for path in data.load.paths:
+        path.unlink()
+    _, sent = sending.lend(part, held, held.digests(at))
+    assert not isinstance(sent.load, ImageFiles)  # as pixels, which a local run would take too
+    assert torch.equal(sent.images(range(len(sent))), held.images(at))
+
+
 def test_a_file_that_changes_during_the_run_fails_its_shard_alone(world, nodes, tmp_path):
     nodes(1)
     victim, queue, data = on_disk(world, tmp_path / "images")
@@ -214,7 +234,7 @@ def test_a_file_that_changes_during_the_run_fails_its_shard_alone(world, nodes, 
     def on_shard(_):
         late.write_bytes(other.read_bytes())
 
-    with pytest.raises(cluster.ShardError, match=f"'{late.stem}': its file has changed") as caught:
+    with pytest.raises(cluster.ShardError, match=f"'{late.stem}': its file is not") as caught:
         cluster.run(
             planned(victim, queue, data, tmp_path / "shards"), engine="ray", workers=1,
             on_shard=on_shard,

@@ -42,11 +42,11 @@ def value(table, start, column):
 
 
 def test_few_actors_wait_for_nobody_and_many_for_a_driver_that_reads():
-    few = reach(DRIVER, images=1_000_000, workers=100, each=2.0)
+    few = reach(DRIVER, images=1_000_000, workers=100, each=2.0, chunk=100)
     for column in (OWN, LENT):
         assert value(few, "images a second that the actors", column) == 50
         assert value(few, "hours until", column) == value(few, "hours if", column) == 5.56
-    many = reach(DRIVER, images=1_000_000, workers=1000, each=2.0)
+    many = reach(DRIVER, images=1_000_000, workers=1000, each=2.0, chunk=100)
     most = 1 / (1 / 200 + 1 / 1e6)
     assert value(many, "actors from which", OWN) == round(2 * most)
     assert value(many, "hours until", OWN) == pytest.approx(1e6 / most / 3600, abs=0.01)
@@ -56,6 +56,8 @@ def test_few_actors_wait_for_nobody_and_many_for_a_driver_that_reads():
     assert value(many, "hours until", LENT) == value(many, "hours if", LENT)
     assert value(many, "minutes to hash", LENT) == 16.7
     assert value(many, "minutes to read the results", LENT) == 0.2
+    idle = reach(DRIVER, images=1_000_000, workers=1000, each=2.0, chunk=2000)  # 500 shards
+    assert value(idle, "images a second that the actors", LENT) == 250
 
 
 def test_a_driver_that_reads_slowly_is_measured_to_do_so():

@@ -1,7 +1,7 @@
 """Photos on disk: one decoded, and many that are read by whoever sees their paths."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ def decode(path: str | Path, size: int) -> torch.Tensor:
     return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageFiles:
     """The `load` of a data set of image files: reads one when it is needed, or has all in memory.
 
@@ -67,14 +67,14 @@ class ImageFiles:
         What was read already: all of the images, or none.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] = field(repr=False)
     size: int
     read: Callable[[Path, int], torch.Tensor] = decode
     cache: str | Path | None = None
-    held: tuple[torch.Tensor, ...] = ()
+    held: tuple[torch.Tensor, ...] = field(default=(), repr=False)
 
     def __call__(self, i: int) -> torch.Tensor:
-        """Image i: uint8 ``(3, size, size)``; a ``ValueError`` names a file that is not read."""
+        """Image i: uint8 ``(3, size, size)``; what `read` raises says which file it cannot read."""
         return self.held[i] if self.held else self.read(self.paths[i], self.size)
 
     def digest(self, index: Sequence[int]) -> list[str]:
@@ -94,5 +94,5 @@ class ImageFiles:
 
     def to_send(self) -> "ImageFiles":
         """The same for a process in another folder: without pixels and remembered hashes."""
-        paths = tuple(path.absolute() for path in self.paths)
+        paths = tuple(Path(path).absolute() for path in self.paths)
         return replace(self, paths=paths, cache=None, held=())

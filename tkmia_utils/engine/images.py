@@ -21,6 +21,8 @@ class ImageSource(Protocol):
 
 
 Images = torch.Tensor | ImageSource
+NAMED = 8
+"""How many positions a message names before it only counts."""
 
 
 def positions(images: Images, index: torch.Tensor | None) -> torch.Tensor:
@@ -135,7 +137,8 @@ class Reader:
         if isinstance(self.images, torch.Tensor):
             return self.images.detach()[at].float()
         images = self.images.images(at)
-        where = f" (at {at[0]} to {at[-1]} of the source)"
+        more = f" and {len(at) - NAMED} more" if len(at) > NAMED else ""
+        where = f" (at {', '.join(map(str, at[:NAMED].tolist()))}{more} of the source)"
         check_images(images, where=where)
         wanted = (len(at), *(self.shape or images.shape[1:]))
         if images.shape != wanted:

@@ -110,7 +110,8 @@ def attack(
     clean_logits : torch.Tensor, optional
         ``(N, C)``, the victim's on the clean images where they are known. They are returned, and
         a method that looks back at the clean image uses them; images that look hard are attacked
-        first, which saves time at the end and changes no result. Default: those at iteration 0.
+        first, which saves time at the end (where the model's rows do not depend on their place, as
+        `slots` of the runtime asks, no bit changes). Default: those at iteration 0.
     record : bool
         Keep the logits and norms of every iteration (for looking, not for speed).
     snapshots : sequence of int
@@ -278,7 +279,8 @@ def _fingerprint(reader: Reader, queue: AttackSpec, **arguments: object) -> dict
         # a data set tells by its images' hashes whether one was replaced
         hashes = text_hash(images.digests(reader.at)) if hasattr(images, "digests") else ""
         shown = f"{kind} {len(images)} {first} {hashes}"
-    every = {**values(queue), "images": shown, "index": reader.at, **arguments}
+    every = {**values(queue), "images": shown, "index": reader.at, "order": reader.order}
+    every |= arguments
     return {name: described(value) for name, value in every.items()} | {"torch": torch.__version__}
 
 

@@ -23,10 +23,10 @@ def hardest_first(rows: AttackSpec, logits: torch.Tensor) -> torch.Tensor:
     """Order of the rows, int64 ``(N,)``, by how far a step of theirs is likely to leave S to go.
 
     A queue that ends with its longest attacks leaves most slots empty meanwhile. How long one will
-    take is guessed from the logits `(N, C)` of the clean images: by the height of S above the
-    place that it has to leave for, over the step size. Only time depends on the guess.
+    take is guessed from the logits `(N, C)` of the clean images: by the height of the highest of S
+    above the place below the top k, over the step size. Only time depends on the guess.
     """
-    place = logits.sort(-1, descending=True).values.gather(-1, rows.k[:, None]).squeeze(-1)
+    place = logits.topk(rows.k_max + 1).values.gather(-1, rows.k[:, None]).squeeze(-1)
     height = logits.masked_fill(~rows.specified, -torch.inf).amax(-1) - place
     return (height / rows.lr).argsort(descending=True, stable=True)
 

@@ -1,14 +1,13 @@
 """Campaigns on more than one machine: Ray actors attack the shards that a local run does in turn.
 
 What is sent. The driver, the process that calls :func:`run`, sends a shard's rows and the paths of
-its images where these are files. An actor that sees the same files, as their hashes tell, reads
-them itself. To any other, and where the images are no files, the driver sends them as uint8, each
-read once. So the nodes need no shared file system but make use of one, a data set is never pickled
-whole, and at most one shard an actor is being sent or attacked. Where it must read, one process
-decodes for all (``--plan PROFILE --images N`` says how far that reaches). The victim goes to the
-object store, which copies it once to a node, and every actor holds it for all its shards. A shard's
-parquet comes back as bytes; only the driver writes files, each atomically, so that a killed driver
-goes on from those.
+its images where these are files. An actor that sees the same files and would read them alike (its
+hashes and its version of Pillow tell) reads them itself. To any other, and where the images are no
+files or in memory already, the driver sends them as uint8, each read once: one process then decodes
+for all, and ``--plan PROFILE --images N`` says how far that reaches. No data set is sent whole. The
+victim goes to the object store, which copies it once to a node, and every actor holds it for all
+its shards. A shard's parquet comes back as bytes; only the driver writes files, each atomically, so
+that a killed driver goes on from those.
 
 What must agree. Bytes equal those of a local run for the same chunk, slots, threads and kind of
 machine. Threads are part of a shard and set wherever it is attacked; actors refuse to start where
@@ -37,7 +36,7 @@ from tkmia_utils.data import MultiLabelDataset
 from tkmia_utils.experiments import campaign as local
 from tkmia_utils.experiments.campaign import Campaign, Shard
 from tkmia_utils.experiments.protocol import Queue
-from tkmia_utils.experiments.sending import changed, lend, pack
+from tkmia_utils.experiments.sending import are_files, changed, lend, pack
 from tkmia_utils.files import write_atomically
 
 ENGINES = ("local", "ray")
@@ -287,7 +286,8 @@ class _Team:
         try:
             answer = ray.get(found[0])
         except ray.exceptions.RayTaskError as error:  # what was sent cannot be unpickled there
-            return actor, shard, (_last_line(error), str(error))
+            lent = are_files(self.data) and actor not in self.blind  # as a reader of one's own
+            return actor, shard, UNSEEN if lent else (_last_line(error), str(error))
         except ray.exceptions.RayError as error:  # the actor, its node or the answer is lost
             ray.kill(actor)
             if getattr(error, "actor_init_failed", False):
@@ -324,7 +324,8 @@ class _Actor:
                 return UNSEEN
             file = io.BytesIO()
             local.attack_shard(shard, self.model, part, data).to_parquet(file)
-            return file.getvalue()
+            # once more: a file that was replaced meanwhile is not the one of the shard's name
+            return UNSEEN if changed(shard.digests, data) else file.getvalue()
         except Exception as error:
             return _cause_and_trace(error)
 

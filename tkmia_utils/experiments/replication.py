@@ -317,8 +317,10 @@ def replicate(
     nets: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
     runs: Mapping[str, Mapping[str, Any]],
+    *,
+    beside: Callable[[Victim], pd.DataFrame],
     **cells: Any,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Train every architecture with every seed, and attack each of these victims.
 
     Parameters
@@ -331,6 +333,9 @@ def replicate(
         Of weights, order of images and augmentation, and of the choice of labels.
     runs, **cells
         As for :func:`attacked`.
+    beside : callable
+        What else is found out about each, for instance
+        :func:`tkmia_utils.experiments.owners.owners_side`.
 
     Returns
     -------
@@ -338,8 +343,10 @@ def replicate(
         :func:`attacked` of each, with the column ``victim``, "small 0" and the like.
     victims : pandas.DataFrame
         ``victim, net, seed, parameters, class_map, image_ap``.
+    found : pandas.DataFrame
+        `beside` of each, likewise with ``victim``.
     """
-    frames, told = [], []
+    frames, others, told = [], [], []
     for net, changes in nets.items():
         own = {name: value for name, value in changes.items() if name != "seeds"}
         for seed in changes.get("seeds", seeds):
@@ -355,4 +362,6 @@ def replicate(
                 victim, lab.val, runs, seed=seed, folder=lab.runs / "chunks" / name, **cells
             )
             frames.append(rows.assign(victim=name))
-    return pd.concat(frames, ignore_index=True), pd.DataFrame(told)
+            others.append(beside(victim).assign(victim=name))
+    rows, found = (pd.concat(parts, ignore_index=True) for parts in (frames, others))
+    return rows, pd.DataFrame(told), found

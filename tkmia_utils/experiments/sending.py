@@ -18,7 +18,7 @@ def lend(
     part: Queue, data: MultiLabelDataset, digests: Sequence[str]
 ) -> tuple[Queue, MultiLabelDataset]:
     """The rows with a data set of only their images: of their files, or as :func:`pack`."""
-    if not _are_files(data):
+    if not are_files(data):
         return pack(part, data, digests)
     part, own = _only(part, data)
     return part, replace(own, load=own.load.to_send())
@@ -32,7 +32,7 @@ def pack(
     Raises
     ------
     ValueError
-        An image that cannot be read, or a file that is not the one that the shard was cut from.
+        An image that cannot be read, or whose file is not the one that was hashed.
     """
     part, own = _only(part, data)
     pixels = []
@@ -42,7 +42,7 @@ def pack(
         except Exception as error:
             raise ValueError(f"image {name!r}: {error}") from error
     for other in changed(digests, own):
-        raise ValueError(f"image {other!r}: its file has changed since the run began")
+        raise ValueError(f"image {other!r}: its file is not, or no longer, the one that was hashed")
     return part, replace(own, load=torch.stack(pixels).__getitem__, digest=None)
 
 
@@ -53,13 +53,17 @@ def _only(part: Queue, data: MultiLabelDataset) -> tuple[Queue, MultiLabelDatase
 
 
 def changed(digests: Sequence[str], data: MultiLabelDataset) -> list[str]:
-    """Ids of images whose file is not, here and now, the one of that digest; none if no files."""
-    if not _are_files(data):
+    """Ids of images whose file is not, here and now, the one of that digest; of files alone."""
+    if not are_files(data):
         return []
-    found = replace(data.load, cache=None).digest(range(len(data)))
+    try:
+        found = replace(data.load, cache=None).digest(range(len(data)))
+    except OSError:  # there, and not to be read here
+        return list(data.ids)
     pairs = zip(data.ids, found, digests, strict=True)
     return [name for name, here, wanted in pairs if here != wanted]
 
 
-def _are_files(data: MultiLabelDataset) -> bool:
-    return isinstance(data.load, ImageFiles) and data.digest is None
+def are_files(data: MultiLabelDataset) -> bool:
+    """Are the images files that are read when they are needed, and known by their bytes?"""
+    return isinstance(data.load, ImageFiles) and not data.load.held and data.digest is None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ from tkmia_utils.engine.advice import AttackWarning
 from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.experiments import protocol
 from tkmia_utils.experiments.protocol import Queue
-from tkmia_utils.experiments.sending import lend, pack
+from tkmia_utils.experiments.sending import are_files, lend, pack
 from tkmia_utils.files import write_atomically
 from tkmia_utils.pipeline.cost import Study
 from tkmia_utils.victims.prediction import predict
@@ -79,7 +80,12 @@ class Driver:
 
 
 def measured(
-    queue: Queue, data: MultiLabelDataset, *, chunk: int = 2000, seconds: float = SECONDS
+    queue: Queue,
+    data: MultiLabelDataset,
+    *,
+    chunk: int = 2000,
+    limits: int = 1,
+    seconds: float = SECONDS,
 ) -> Driver:
     """Measure what a driver does with shards of a queue, on this machine.
 
@@ -91,11 +97,14 @@ def measured(
         Where the images are.
     chunk : int
         Images a shard.
+    limits : int
+        Iteration limits that are reported: rows of results an image.
     seconds : float
-        How long each thing is done.
+        How long each thing is done. Files are read again and again, so from memory: a disk or a
+        network that is slower than this is not seen.
     """
     if isinstance(data.load, ImageFiles):  # as if nothing were remembered
-        data = replace(data, load=data.load.to_send())
+        data = replace(data, load=replace(data.load, cache=None))
     first = dict(reversed([(i, row) for row, i in enumerate(queue.index.tolist())]))
     part = queue.rows(sorted(first.values())[:SHARD])
     digests = data.digests(part.index.sort().values)
@@ -104,16 +113,20 @@ def measured(
     for give in (lend, pack):
         send = partial(_sent, give, part, data, digests)
         handed.append(Handing(_rate(send, seconds) * len(part.k), send() / len(part.k)))
-    paths = handed[0] if isinstance(data.load, ImageFiles) else None
-    return Driver(hashed, paths, handed[1], *_kept(part, data, chunk, seconds))
+    paths = handed[0] if are_files(data) else None
+    return Driver(hashed, paths, handed[1], *_kept(part, data, chunk, limits, seconds))
 
 
-def _sent(give: Callable[..., object], *shard: object) -> int:
-    """Bytes of a shard."""
-    return len(pickle.dumps(give(*shard), pickle.HIGHEST_PROTOCOL))
+def _sent(
+    give: Callable[..., object], part: Queue, data: MultiLabelDataset, digests: list[str]
+) -> int:
+    """Bytes of a shard: its rows with their images, and the digests of these."""
+    return len(pickle.dumps((give(part, data, digests), digests), pickle.HIGHEST_PROTOCOL))
 
 
-def _kept(part: Queue, data: MultiLabelDataset, chunk: int, seconds: float) -> tuple[float, float]:
+def _kept(
+    part: Queue, data: MultiLabelDataset, chunk: int, limits: int, seconds: float
+) -> tuple[float, float]:
     """Images a second whose results are written, and read again; of a victim that costs nothing."""
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, len(data.classes)))
     with warnings.catch_warnings():
@@ -121,8 +134,11 @@ def _kept(part: Queue, data: MultiLabelDataset, chunk: int, seconds: float) -> t
         rows, _ = protocol.run(
             model.eval(), part, data, max_iter=1, runtime=Runtime(keep_images=False, files=True)
         )
+    rows = rows.iloc[[i % len(rows) for i in range(chunk * limits)]].reset_index(drop=True)
+    numbers = rows.select_dtypes("float").columns  # no two alike, or the file would be too small
+    rows[numbers] = np.random.default_rng(0).random((len(rows), len(numbers)))
     file = io.BytesIO()
-    rows.iloc[[i % len(rows) for i in range(chunk)]].to_parquet(file)
+    rows.to_parquet(file)
     write = partial(Path.write_bytes, data=file.getvalue())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shard.parquet"
@@ -171,19 +187,21 @@ def reach(
             raise ValueError(f"{name}: expected a number above 0, got {value!r}")
     ways = {} if driver.paths is None else {"actors read the files": driver.paths}
     ways |= {"the driver reads them": driver.pixels}
-    asked, table = workers / each, {}
+    shards = -(-images // chunk)
+    asked, table = min(workers, shards) / each, {}  # no more actors work than there are shards
     before, after = images / driver.hashed / 60, images / driver.merged / 60
     for name, way in ways.items():
         most = 1 / (1 / way.images + 1 / driver.saved)
         given = min(asked, most)
         table[name] = {
             "images in the queue, and actors": f"{images:,}, {workers:,}",
+            f"shards of {chunk:,}, and actors at work": f"{shards:,}, {min(workers, shards):,}",
             "seconds an actor needs for an image": f"{each:.3g}",
             "images a second that the actors ask for": f"{asked:,.1f}",
             "images a second that the driver hands out": f"{most:,.0f}",
             "actors from which on they wait for it": f"{most * each:,.0f}",
             "MB a second that it sends": f"{given * way.size / 1e6:,.3g}",
-            "shards, and shards a second": f"{-(-images // chunk):,}, {given / chunk:.3g}",
+            "shards a second": f"{given / chunk:.3g}",
             "minutes to hash the images, once, before that": f"{before:.1f}",
             "hours until all are attacked": f"{images / given / 3600:.2f}",
             "minutes to read the results, after that": f"{after:.1f}",
@@ -240,4 +258,5 @@ def plan(
             "machine; --seconds says those of yours."
         )
     few = queue.rows(torch.arange(min(200, len(queue.k))))
-    return reach(measured(few, study.val), images=images, workers=workers, each=each), note
+    found = measured(few, study.val, limits=len(given["limits"]))
+    return reach(found, images=images, workers=workers, each=each), note
