@@ -31,7 +31,7 @@ record:  ## the same, and the run takes the place of the record figures/$(PROFIL
 compare: setup  ## put the run in runs/$(PROFILE) beside the record, number by number
 	$(RUN) -m tkmia_utils.pipeline --compare $(PROFILE) $(if $(WITH),--with $(WITH))
 
-photos: setup  ## the attacks on your own photos, as tables: TRAIN=train.csv VAL=val.csv
+photos: setup  ## six attacks on your own photos, as tables: TRAIN=train.csv VAL=val.csv
 	@test -n "$(TRAIN)" -a -n "$(VAL)" || { echo "say which: make photos TRAIN=train.csv VAL=val.csv" >&2; exit 2; }
 	$(RUN) -m tkmia_utils.pipeline --profile photos --only 08_tables_and_figures 10_imperceptible \
 		--set "train_csv=$$(realpath "$(TRAIN)")" "val_csv=$$(realpath "$(VAL)")"

@@ -9,6 +9,7 @@ from tkmia_utils.pipeline.profile import load_profile, resolve
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "figures" / "quick"
+PHOTOS = ROOT / "figures" / "photos"
 NAMES = {
     "tkmia": "TkMIA, the paper's attack",
     "tkml_ap_u": "TkML-AP-U",
@@ -23,9 +24,9 @@ def readme() -> str:
     return " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
-def promise_table() -> list[str]:
-    """The first screen's table, from the committed one: shares, and the norm beside TkMIA's."""
-    table = pd.read_csv(RECORD / "10_all.csv")
+def promise_table(record: Path = RECORD) -> list[str]:
+    """The first screen's table, from a committed one: shares, and the norm beside TkMIA's."""
+    table = pd.read_csv(record / "10_all.csv")
     shares = ["success", "no measure fell", "survives PNG", "PNG and no measure fell"]
     lines = [
         "| method | hidden | hidden, none lower | in the PNG | in the PNG, none lower | norm |"
@@ -49,6 +50,25 @@ def test_the_first_screens_table_is_what_the_record_says():
             assert float(table.loc[method, name].split()[0]) == pytest.approx(
                 attacks.loc[method, name], abs=0.006
             )
+
+
+def test_the_table_of_real_photos_is_what_their_record_says():
+    wanted = "\n".join(promise_table(PHOTOS))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert wanted in text, f"the README should say:\n{wanted}"
+    attacks = pd.read_csv(PHOTOS / "10_all.csv")["n"]
+    assert attacks.nunique() == 1 and f"{attacks.iloc[0]} attacks on real photos" in readme()
+    quality = pd.read_csv(PHOTOS / "04_quality.csv").iloc[0]
+    assert f"class mAP {quality['class mAP']:.2f} there" in readme()
+
+
+def test_no_photo_and_no_path_is_in_the_record_of_the_photos():
+    kept = sorted(path for path in PHOTOS.iterdir())
+    assert {path.suffix for path in kept} <= {".csv", ".md", ".json"} and len(kept) > 10
+    for path in kept:
+        text = path.read_text(encoding="utf-8")
+        for part in (".jpg", '.png"', "/home", "/work", "shared/samples"):
+            assert part not in text, (path, part)
 
 
 def test_the_image_first_shown_loses_its_label_and_keeps_its_measures():
