@@ -145,15 +145,15 @@ def statements(names: Mapping[str, str]) -> list[Statement]:
     """
     said = [
         Statement(
-            f"the second look finds images of {names.get(run, run)} among its lowest twentieth "
-            "more often than clean ones", "12", _low("second look", run), least=LOW,
+            f"the second look puts images attacked by {names.get(run, run)} into its lowest "
+            "twentieth more often than clean ones", "12", _low("second look", run), least=LOW,
         )
         for run in ("tkmia", "tkmia_min")
     ]  # fmt: skip
     least = names.get("tkmia_min", "tkmia_min")
     said.append(
         Statement(
-            f"it finds more images of {least} there than NDCG@k does", "12",
+            f"of images attacked by {least} it puts more there than NDCG@k does", "12",
             lambda w: _low("second look", "tkmia_min")(w) - _low("NDCG@k", "tkmia_min")(w),
         )
     )  # fmt: skip
@@ -163,13 +163,13 @@ def statements(names: Mapping[str, str]) -> list[Statement]:
     )  # fmt: skip
     return [
         *said,
-        Statement(f"{CHANGED} undoes more than half of the attacks that do not know it", "13",
+        Statement(f"{CHANGED} undoes more than half of the attacks made without it", "13",
                   lambda w: 1 - w["kept", unaware], least=0.5),
-        Statement("who knows it keeps the promise on more images than who does not", "13",
+        Statement("an attacker who knows it keeps the promise on more images", "13",
                   lambda w: w["kept", adaptive] - w["kept", unaware]),
-        Statement("and pays for it with a larger norm than without a defence", "13",
+        Statement("he needs a larger norm than against no defence", "13",
                   _longer(adaptive, bare), statistic=np.median),
-        Statement("a hardened victim takes a larger norm than before", "13",
+        Statement("on a hardened victim TkMIA-min needs a larger norm", "13",
                   _longer("hardened", "plain"), statistic=np.median),
     ]  # fmt: skip
 
