@@ -68,7 +68,7 @@ def folder(
     preload : bool
         Decode all images now and keep them, ``3 * size**2`` bytes each; else at each use.
     cache : str or Path, optional
-        Folder that remembers the files' hashes, in ``file-hashes.json``.
+        Folder that remembers the files' hashes.
 
     Returns
     -------
