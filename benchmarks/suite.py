@@ -242,12 +242,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(f"no victim at {file}: 'work' and the embedded 'loop' are left out; run")
         print("`make reproduce` first")
-    lines = []
-    for name, job in jobs.items():
+    lines: list[dict[str, object]] = []
+    text = ""
+    for name, job in jobs.items():  # what is done is written at once: a killed run leaves it
         if not given.only or name in given.only:
             print(f"{name} ...", flush=True)
             lines += job()
-    print(write(pd.DataFrame(lines), Path(given.root) / "figures" / "bench"))
+            text = write(pd.DataFrame(lines), Path(given.root) / "figures" / "bench")
+    print(text)
     return 0
 
 
