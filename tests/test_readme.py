@@ -58,6 +58,11 @@ def test_the_table_of_real_photos_is_what_their_record_says():
     assert wanted in text, f"the README should say:\n{wanted}"
     attacks = pd.read_csv(PHOTOS / "10_all.csv")["n"]
     assert attacks.nunique() == 1 and f"{attacks.iloc[0]} attacks on real photos" in readme()
+    table = pd.read_csv(PHOTOS / "10_all.csv").set_index("method")
+    assert set(table.index[table["norm"] < 1]) == {"tkml_ap_u", "kfool", "gmla", "tkmia_min"}
+    assert "TkML-AP-U, kFool and GMLA need a smaller norm than TkMIA where both succeed" in readme()
+    kept = table["PNG and no measure fell"].str.split().str[0].astype(float)
+    assert kept["tkml_ap_u"] >= kept["tkmia"] and "in the PNG its lead is gone" in readme()
     quality = pd.read_csv(PHOTOS / "04_quality.csv").iloc[0]
     assert f"class mAP {quality['class mAP']:.2f} there" in readme()
 
@@ -108,6 +113,14 @@ def test_what_the_readme_says_of_other_victims_is_what_the_record_says():
             for name in ("tkmia", "tkmia_min")}  # fmt: skip
     said = "the second column of TkMIA goes from {} to {} and that of tkmia_min from {} to {};"
     assert said.format(*ends["tkmia"], *ends["tkmia_min"]) in text
+    attacks = pd.read_parquet(ROOT / "data" / "victims" / "attacks.parquet")
+    norms = attacks[attacks["success"].astype(bool) & (attacks["l2"] > 0)].pivot_table(
+        index=["victim", "cell", "image"], columns="method", values="l2"
+    )
+    ratio = (norms["tkmia_min"] / norms["tkmia"]).groupby("victim").median()
+    smaller = {name for name in ratio.index if ratio[name] < 1}
+    assert smaller == {name for name in ratio.index if name.startswith("small")}
+    assert "below TkMIA's on the five small nets and above it on the ShuffleNets" in text
     victims = (
         pd.read_csv(RECORD / "15_quality.csv")
         .groupby("net")

@@ -94,5 +94,6 @@ def test_the_sentences_of_notebooks_12_and_13_can_be_true_and_false(better):
         "12",
         "13",
     }
-    verdicts = replication.judged(told(better), said, resamples=100)["verdict"]
+    nets = {f"v{i}": "net" for i in range(4)}
+    verdicts = replication.judged(told(better), said, nets=nets, resamples=100)["verdict"]
     assert set(verdicts) == {replication.HOLDS if better else replication.REVERSED}

@@ -76,9 +76,18 @@ def test_a_verdict_follows_the_interval_and_every_victim(gains, verdict, votes, 
     shorter = Statement(
         "a is shorter", "08", lambda w: w["l2", "b"] - w["l2", "a"], statistic=statistic
     )
-    (line,) = judged(table(gains), [shorter], resamples=500).to_dict("records")
+    (line,) = judged(
+        table(gains), [shorter], nets={f"v{i}": "net" for i in range(5)}, resamples=500
+    ).to_dict("records")
     assert (line["verdict"], line["for"], line["victims"]) == (verdict, votes, 5)
     assert line["value"] == pytest.approx(np.mean(gains)) and line["low"] < line["high"]
+
+
+def test_the_value_of_every_net_is_told():
+    nets = {"v0": "a", "v1": "b", "v2": "b"}
+    shorter = Statement("a is shorter", "08", lambda w: w["l2", "b"] - w["l2", "a"])
+    (line,) = judged(table((0.2, 0.5, 0.7)), [shorter], nets=nets, resamples=5).to_dict("records")
+    assert (line["a"], line["b"]) == (pytest.approx(0.2), pytest.approx(0.6))
 
 
 def test_the_spread_of_victims_is_told_from_that_of_seeds_and_images():
@@ -104,7 +113,7 @@ def test_rows_of_which_a_sentence_says_nothing_do_not_count():
     groups = by_image(replication.wide(rows)["l2", "a"], ["v1", "v0", "v7"])
     assert [len(images) for images in groups] == [1, 40]
     silent = Statement("no row says it", "08", lambda w: w["l2", "a"] * np.nan)
-    (line,) = judged(rows, [silent], resamples=3).to_dict("records")
+    (line,) = judged(rows, [silent], nets={"v0": "a", "v1": "b"}, resamples=3).to_dict("records")
     assert line["verdict"] == replication.OPEN and line["victims"] == 0 and np.isnan(line["value"])
     with pytest.raises(ValueError, match=r"^groups: "):
         hierarchical([], statistic=np.mean, resamples=3, seed=0)
@@ -142,11 +151,11 @@ def test_the_sentences_of_the_notebooks_can_be_true_and_false():
                 replication.SURVIVES: better == 2, replication.BOTH: better == 2, "iterations": 1,
             })  # fmt: skip
     rows = pd.DataFrame(lines)
-    said = replication.statements({"kfool": "kFool"})
+    said, nets = replication.statements({"kfool": "kFool"}), {0: "a", 1: "b", 2: "b"}
     assert any("kFool" in one.said for one in said) and len({one.said for one in said}) == len(said)
-    assert set(judged(rows, said, resamples=200)["verdict"]) == {replication.HOLDS}
+    assert set(judged(rows, said, nets=nets, resamples=200)["verdict"]) == {replication.HOLDS}
     swapped = rows.assign(method=rows["method"].map(
         dict(zip(methods, ["gmla", "tkmia", "tkmia_min", "kfool", "ml_cw_u", "tkml_ap_u"],
                  strict=True))))  # fmt: skip
-    verdicts = judged(swapped, said, resamples=200)["verdict"]
+    verdicts = judged(swapped, said, nets=nets, resamples=200)["verdict"]
     assert replication.REVERSED in set(verdicts) and (verdicts != replication.HOLDS).any()

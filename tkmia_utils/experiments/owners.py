@@ -153,7 +153,7 @@ def statements(names: Mapping[str, str]) -> list[Statement]:
     least = names.get("tkmia_min", "tkmia_min")
     said.append(
         Statement(
-            f"of images attacked by {least} it puts more there than NDCG@k does", "12",
+            f"of images attacked by {least} the second look puts more there than NDCG@k does", "12",
             lambda w: _low("second look", "tkmia_min")(w) - _low("NDCG@k", "tkmia_min")(w),
         )
     )  # fmt: skip
@@ -165,11 +165,11 @@ def statements(names: Mapping[str, str]) -> list[Statement]:
         *said,
         Statement(f"{CHANGED} undoes more than half of the attacks made without it", "13",
                   lambda w: 1 - w["kept", unaware], least=0.5),
-        Statement("an attacker who knows it keeps the promise on more images", "13",
+        Statement(f"{least} keeps the promise there more often if made through it", "13",
                   lambda w: w["kept", adaptive] - w["kept", unaware]),
-        Statement("he needs a larger norm than against no defence", "13",
+        Statement(f"made through {CHANGED}, {least} needs a larger norm than without it", "13",
                   _longer(adaptive, bare), statistic=np.median),
-        Statement("on a hardened victim TkMIA-min needs a larger norm", "13",
+        Statement(f"against a hardened victim {least} needs a larger norm", "13",
                   _longer("hardened", "plain"), statistic=np.median),
     ]  # fmt: skip
 

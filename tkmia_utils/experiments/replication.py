@@ -113,6 +113,7 @@ def judged(
     rows: pd.DataFrame,
     statements: Sequence[Statement],
     *,
+    nets: Mapping[str, str],
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -124,6 +125,8 @@ def judged(
         :func:`attacked` of every victim, with a column ``victim``.
     statements : sequence of Statement
         What is said.
+    nets : mapping of str to str
+        Victim to architecture.
     resamples, seed : int
         Of the bootstrap.
 
@@ -132,20 +135,20 @@ def judged(
     pandas.DataFrame
         A line a statement: ``statement, notebook, value, low, high`` (over victims and images),
         ``one low, one high`` (over the images of the first victim, what an interval of one victim
-        would have said), ``lowest, highest`` (of the victims' own values), ``least`` (what the
-        value is to exceed), ``victims`` (how many there
-        are), ``for`` (of how many the own value is above it) and the ``verdict``: "holds" if the
+        would have said), ``lowest, highest`` (of the victims' own values), the mean of these for
+        every net, ``least`` (what the value is to exceed), ``victims`` (how many there are),
+        ``for`` (of how many the own value is above it) and the ``verdict``: "holds" if the
         interval lies above it and so does every victim's own value, "holds on average" if the
         interval does, "the reverse holds" if the interval lies below, else "not shown".
     """
     table, lines, order = wide(rows), [], list(rows["victim"].unique())
     for statement in statements:
         values = statement.value(table)
-        groups = by_image(values, order)
+        groups, seen = by_image(values, order), _seen(values, order)
         if not groups:  # a run so small that it says nothing of this
             lines.append(
                 {"statement": statement.said, "notebook": statement.notebook,
-                 **dict.fromkeys(FOUND, np.nan),
+                 **dict.fromkeys((*FOUND, *dict.fromkeys(nets.values())), np.nan),
                  "least": statement.least, "victims": 0, "for": 0, "verdict": OPEN}
             )  # fmt: skip
             continue
@@ -164,6 +167,7 @@ def judged(
              "value": float(np.mean(own)), "low": low, "high": high,
              **dict(zip(("one low", "one high"), np.percentile(first, [2.5, 97.5]), strict=True)),
              "lowest": min(own), "highest": max(own),
+             **_by_net(own, seen, nets),
              "least": statement.least, "victims": len(groups), "for": sum(above),
              "verdict": verdict}
         )  # fmt: skip
@@ -173,8 +177,24 @@ def judged(
 def by_image(values: pd.Series, order: Sequence[str]) -> list[list[np.ndarray]]:
     """Values of the victims in that order, image by image: the rows of one are drawn together."""
     parts = dict(iter(values.dropna().groupby(level="victim")))
-    victims = [parts[victim] for victim in order if victim in parts]
-    return [[v.to_numpy() for _, v in part.groupby(level="image")] for part in victims]
+    return [
+        [v.to_numpy() for _, v in parts[victim].groupby(level="image")]
+        for victim in _seen(values, order)
+    ]
+
+
+def _seen(values: pd.Series, order: Sequence[str]) -> list[str]:
+    """Victims that have a value."""
+    there = set(values.dropna().index.get_level_values("victim"))
+    return [victim for victim in order if victim in there]
+
+
+def _by_net(
+    own: Sequence[float], victims: Sequence[str], nets: Mapping[str, str]
+) -> dict[str, float]:
+    """Mean of the victims' own values, for every net."""
+    found = pd.Series(own).groupby([nets[victim] for victim in victims]).mean()
+    return {net: float(found.get(net, np.nan)) for net in dict.fromkeys(nets.values())}
 
 
 def hierarchical(
@@ -255,7 +275,7 @@ def statements(names: Mapping[str, str]) -> list[Statement]:
                   _lost("tkmia"), least=0.25),
         Statement("TkMIA-min keeps the whole promise in the PNG on more than 95 % of images", "10",
                   lambda w: w[BOTH, OURS], least=0.95),
-        Statement("its norm is smaller than TkMIA's, though it promises more", "11",
+        Statement("TkMIA-min's norm is smaller than TkMIA's, though it promises more", "11",
                   _shorter(OURS, "tkmia"), statistic=np.median),
     ]  # fmt: skip
     return said
