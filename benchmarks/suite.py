@@ -214,6 +214,16 @@ def rated(rounds: int, large: bool) -> list[dict[str, object]]:
     return lines
 
 
+def merged(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """New lines in the place of old ones of the same benchmark and case, or below them."""
+    if kept.empty:
+        return new
+    cases = ["benchmark", "case", *(["size"] if "size" in kept and "size" in new else [])]
+    both = pd.concat([kept, new], ignore_index=True)
+    order = both.drop_duplicates(cases).set_index(cases).index
+    return both.drop_duplicates(cases, keep="last").set_index(cases).loc[order].reset_index()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: writes a table and a figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
@@ -242,13 +252,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(f"no victim at {file}: 'work' and the embedded 'loop' are left out; run")
         print("`make reproduce` first")
+    folder = Path(given.root) / "figures" / "bench"
+    old, text = folder / "bench.csv", ""
+    # what is not timed now is kept
+    kept = pd.read_csv(old) if given.only and old.is_file() else pd.DataFrame()
     lines: list[dict[str, object]] = []
-    text = ""
     for name, job in jobs.items():  # what is done is written at once: a killed run leaves it
         if not given.only or name in given.only:
             print(f"{name} ...", flush=True)
             lines += job()
-            text = write(pd.DataFrame(lines), Path(given.root) / "figures" / "bench")
+            text = write(merged(kept, pd.DataFrame(lines)), folder)
     print(text)
     return 0
 
