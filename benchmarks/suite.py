@@ -218,8 +218,8 @@ def merged(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """New lines in the place of old ones of the same benchmark and case, or below them."""
     if kept.empty:
         return new
-    cases = ["benchmark", "case", *(["size"] if "size" in kept and "size" in new else [])]
     both = pd.concat([kept, new], ignore_index=True)
+    cases = [name for name in ("benchmark", "case", "size") if name in both]
     order = both.drop_duplicates(cases).set_index(cases).index
     return both.drop_duplicates(cases, keep="last").set_index(cases).loc[order].reset_index()
 

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import floor, report
+from benchmarks import floor, report, suite
 from tkmia_utils.engine.loop import attack
 from tkmia_utils.engine.runtime import Runtime
 from tkmia_utils.victims.backbones import small_net
@@ -50,3 +50,14 @@ def test_the_report_is_a_table_and_with_growth_a_figure(tmp_path):
     report.write(pd.DataFrame([floor, *sizes]), tmp_path)
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     assert pd.read_csv(tmp_path / "bench.csv")["value"].tolist() == [1.2, 1 / 7, 2 / 7]
+
+
+def test_a_part_that_is_timed_again_takes_the_place_of_the_old_and_loses_nothing():
+    sizes = [{"benchmark": "growth", "case": "k", "size": n, "value": n / 7.0} for n in (1, 2)]
+    first = {"benchmark": "loop", "case": "small", "value": 1.0}
+    kept = pd.DataFrame([first, *sizes])
+    new = pd.DataFrame([first | {"value": 3.0}, {"benchmark": "new", "case": "x", "value": 4.0}])
+    found = suite.merged(kept, new)
+    assert found["value"].tolist() == [3.0, 1 / 7, 2 / 7, 4.0]
+    assert found["case"].tolist() == ["small", "k", "k", "x"]
+    assert suite.merged(pd.DataFrame(), new).equals(new)
