@@ -111,7 +111,7 @@ def test_rows_of_which_a_sentence_says_nothing_do_not_count():
     rows = table((0.2, 0.2))
     rows.loc[(rows["victim"] == "v1") & (rows["image"] != "0"), "l2"] = np.nan
     groups = by_image(replication.wide(rows)["l2", "a"], ["v1", "v0", "v7"])
-    assert [len(images) for images in groups] == [1, 40]
+    assert {victim: len(images) for victim, images in groups.items()} == {"v1": 1, "v0": 40}
     silent = Statement("no row says it", "08", lambda w: w["l2", "a"] * np.nan)
     (line,) = judged(rows, [silent], nets={"v0": "a", "v1": "b"}, resamples=3).to_dict("records")
     assert line["verdict"] == replication.OPEN and line["victims"] == 0 and np.isnan(line["value"])

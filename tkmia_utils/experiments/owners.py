@@ -19,7 +19,8 @@ from tkmia_utils.defence.transformations import TRANSFORMATIONS
 from tkmia_utils.experiments import defence, game, protocol, watching
 from tkmia_utils.experiments.lab import Lab
 from tkmia_utils.experiments.protocol import Queue
-from tkmia_utils.experiments.replication import Statement
+from tkmia_utils.experiments.replication import Statement, log_ratio
+from tkmia_utils.monitor.conformal import smoothed
 from tkmia_utils.victims.prediction import predict
 from tkmia_utils.victims.store import Victim
 
@@ -40,7 +41,7 @@ class Owner:
         Of the top k; most images a cell. The cells are S1 at every type, and S2 with one label; of
         each the first images whose S is in the top k of victim and hardened victim.
     max_iter : int
-        Most iterations of TkMIA-min, and a third of TkMIA's.
+        Most iterations of TkMIA-min; TkMIA has three times as many.
     calibration : int
         Clean images that attacked ones are compared with.
     hardening : mapping
@@ -97,7 +98,7 @@ def owners_side(victim: Victim, lab: Lab, owner: Owner) -> pd.DataFrame:
 
 
 def places(victim: Victim, lab: Lab, queue: Queue, owner: Owner) -> pd.DataFrame:
-    """Where watches put attacked images among clean ones that were never attacked."""
+    """Where watches put attacked images among clean ones: conformal p-values, ties as if lower."""
     second = MeanScores(victim.model)
     rng = np.random.default_rng(owner.seed)
     free = np.setdiff1d(np.arange(len(lab.val)), queue.index)
@@ -114,8 +115,9 @@ def places(victim: Victim, lab: Lab, queue: Queue, owner: Owner) -> pd.DataFrame
         seen = watching.look(victim.model, second, one.images, queue.labels)
         for watch in WATCHES:
             known, value = (sight.values(watch, owner.k, [])[:, 0] for sight in (clean, seen))
-            lower = np.searchsorted(np.sort(known[~np.isnan(known)]), value, side="right")
-            place = (1 + lower) / (1 + (~np.isnan(known)).sum())
+            known = np.sort(known[~np.isnan(known)])
+            less, more = (np.searchsorted(known, value, side=side) for side in ("left", "right"))
+            place = smoothed(less, more - less, len(known), np.ones(len(value)))
             found[f"place {watch}"] = np.where(one.hidden.numpy(), place, np.nan)
         frames.append(found)
     return pd.concat(frames, ignore_index=True)
@@ -183,10 +185,4 @@ def _low(watch: str, run: str) -> Callable[[pd.DataFrame], pd.Series]:
 
 
 def _longer(one: str, other: str) -> Callable[[pd.DataFrame], pd.Series]:
-    """Log ratio of norms where both are known and not zero."""
-
-    def value(w: pd.DataFrame) -> pd.Series:
-        both = (w["norm", one] > 0) & (w["norm", other] > 0)
-        return np.log((w["norm", one] / w["norm", other]).where(both))
-
-    return value
+    return lambda w: log_ratio(w["norm", one], w["norm", other])

@@ -92,8 +92,8 @@ class Statement:
         where the sentence says nothing of it; larger speaks for the sentence.
     least : float
         The sentence holds where the statistic is above that.
-    median : bool
-        The statistic is the median, not the mean.
+    statistic : callable
+        Of the rows of a victim: the mean, or the median.
     """
 
     said: str
@@ -144,7 +144,8 @@ def judged(
     table, lines, order = wide(rows), [], list(rows["victim"].unique())
     for statement in statements:
         values = statement.value(table)
-        groups, seen = by_image(values, order), _seen(values, order)
+        seen = by_image(values, order)
+        groups = list(seen.values())
         if not groups:  # a run so small that it says nothing of this
             lines.append(
                 {"statement": statement.said, "notebook": statement.notebook,
@@ -167,33 +168,26 @@ def judged(
              "value": float(np.mean(own)), "low": low, "high": high,
              **dict(zip(("one low", "one high"), np.percentile(first, [2.5, 97.5]), strict=True)),
              "lowest": min(own), "highest": max(own),
-             **_by_net(own, seen, nets),
+             **_by_net(dict(zip(seen, own, strict=True)), nets),
              "least": statement.least, "victims": len(groups), "for": sum(above),
              "verdict": verdict}
         )  # fmt: skip
     return pd.DataFrame(lines)
 
 
-def by_image(values: pd.Series, order: Sequence[str]) -> list[list[np.ndarray]]:
-    """Values of the victims in that order, image by image: the rows of one are drawn together."""
+def by_image(values: pd.Series, order: Sequence[str]) -> dict[str, list[np.ndarray]]:
+    """Values of the victims that have some, in that order; the rows of an image are together."""
     parts = dict(iter(values.dropna().groupby(level="victim")))
-    return [
-        [v.to_numpy() for _, v in parts[victim].groupby(level="image")]
-        for victim in _seen(values, order)
-    ]
+    return {
+        victim: [v.to_numpy() for _, v in parts[victim].groupby(level="image")]
+        for victim in order
+        if victim in parts
+    }
 
 
-def _seen(values: pd.Series, order: Sequence[str]) -> list[str]:
-    """Victims that have a value."""
-    there = set(values.dropna().index.get_level_values("victim"))
-    return [victim for victim in order if victim in there]
-
-
-def _by_net(
-    own: Sequence[float], victims: Sequence[str], nets: Mapping[str, str]
-) -> dict[str, float]:
-    """Mean of the victims' own values, for every net."""
-    found = pd.Series(own).groupby([nets[victim] for victim in victims]).mean()
+def _by_net(own: Mapping[str, float], nets: Mapping[str, str]) -> dict[str, float]:
+    """Mean of the victims' own values, for every net; NaN for one without a victim."""
+    found = pd.Series(own).groupby(nets).mean()
     return {net: float(found.get(net, np.nan)) for net in dict.fromkeys(nets.values())}
 
 
@@ -285,12 +279,18 @@ def _more(quantity: str, one: str, other: str) -> Callable[[pd.DataFrame], pd.Se
     return lambda w: w[quantity, one] - w[quantity, other]
 
 
+def log_ratio(one: pd.Series, other: pd.Series) -> pd.Series:
+    """``log(one / other)``, of norms that are both known and above 0."""
+    both = (one > 0) & (other > 0)
+    return np.log((one / other).where(both))
+
+
 def _shorter(one: str, other: str) -> Callable[[pd.DataFrame], pd.Series]:
     """Log ratio of norms, where both succeed and have moved."""
 
     def value(w: pd.DataFrame) -> pd.Series:
-        both = (w["success", one] * w["success", other] > 0) & (w["l2", one] > 0)
-        return np.log((w["l2", other] / w["l2", one]).where(both & (w["l2", other] > 0)))
+        won = w["success", one] * w["success", other] > 0
+        return log_ratio(w["l2", other], w["l2", one]).where(won)
 
     return value
 
